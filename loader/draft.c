@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Why nothing can be written outside a draft, whatever its source says:
+ *
+ *   - names are cleaned first (loader/name.h): relative, no "..";
+ *   - the directory of an entry is opened beneath the draft's root without following any link
+ *     (loader/beneath.h), and the entry is then made in it by its last component alone;
+ *   - it is made by calls that only ever create (mkdirat, symlinkat, linkat, O_CREAT|O_EXCL), so
+ *     an entry that comes twice is an error and never a write through the first;
+ *   - the targets of symbolic links stay in the tree, so that no reader is led out later.
+ *
+ * libarchive's own disk writer is not used: its checks (SECURE_NODOTDOT, SECURE_SYMLINKS) are
+ * made on paths, entry by entry, and it restores more than a tree may have (owners, set-id bits,
+ * xattrs, ACLs, flags). A draft knows directories (0755), files (0644 or 0755) and links, and
+ * nothing else.
+ *
+ * Limits are charged before the bytes or the entry exist.
+ */
+#include "loader/draft.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "loader/beneath.h"
+#include "loader/name.h"
+
+#define BLOCK 4096u	  /* what file systems commonly allocate at least */
+#define INLINE_TARGET 59u /* the longest link target that ext4 and others keep in the inode */
+
+struct nest_draft {
+	int root_fd;
+	int file_fd; /* the file begun, or -1 */
+	int dir_fd;  /* of the entry added last: the next one mostly lies beside it */
+	char dir[NEST_NAME_CAP];
+	char file[NEST_NAME_CAP];
+	uint64_t file_charged; /* bytes of the file begun that count already */
+	uint64_t visits;
+	struct nest_draft_limits limits;
+	struct nest_draft_totals totals;
+};
+
+int nest_draft_new(int staging_fd, const char *name, const struct nest_draft_limits *limits,
+	struct nest_draft **ret, struct nest_err *err)
+{
+	nest_autodraft struct nest_draft *draft = calloc(1, sizeof(*draft));
+
+	if (!draft)
+		return nest_err_set(err, -ENOMEM, "start a code tree");
+	draft->root_fd = draft->file_fd = draft->dir_fd = -1;
+	draft->limits = *limits;
+	draft->totals.disk = BLOCK;
+	if (mkdirat(staging_fd, name, 0700) < 0)
+		return nest_err_set(err, -errno, "make staging directory '%s'", name);
+	draft->root_fd = openat(staging_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (draft->root_fd < 0)
+		return nest_err_set(err, -errno, "open staging directory '%s'", name);
+	/* Modes are always set by a second call, because the process's umask may be anything. */
+	if (fchmod(draft->root_fd, 0755) < 0)
+		return nest_err_set(err, -errno, "set the mode of staging directory '%s'", name);
+	*ret = nest_take_ptr(draft);
+	return 0;
+}
+
+void nest_draft_free(struct nest_draft *draft)
+{
+	if (!draft)
+		return;
+	nest_cleanup_close(&draft->file_fd);
+	nest_cleanup_close(&draft->dir_fd);
+	nest_cleanup_close(&draft->root_fd);
+	free(draft);
+}
+
+void nest_draft_totals(const struct nest_draft *draft, struct nest_draft_totals *ret)
+{
+	*ret = draft->totals;
+}
+
+/* Sets the error of a system call that concerns one entry. */
+static int fail(struct nest_err *err, int code, const char *verb, const char *name)
+{
+	char quoted[NEST_NAME_QUOTED_CAP];
+
+	if (code == -EEXIST)
+		return nest_err_say(
+			err, code, "entry %s appears twice", nest_name_quote(name, quoted));
+	if (code == -ELOOP || code == -ENOTDIR)
+		return nest_err_say(err, -ENOTDIR,
+			"entry %s is, or lies under, what came before as a link or a file",
+			nest_name_quote(name, quoted));
+	return nest_err_set(err, code, "%s entry %s", verb, nest_name_quote(name, quoted));
+}
+
+static int check_cancel(const struct nest_draft *draft, struct nest_err *err)
+{
+	if (draft->limits.cancel && atomic_load(draft->limits.cancel))
+		return nest_err_say(err, -ECANCELED, "the load was abandoned");
+	return 0;
+}
+
+static int too_many(const struct nest_draft *draft, struct nest_err *err)
+{
+	return nest_err_say(err, -EFBIG, "code tree has more than %llu entries",
+		(unsigned long long)draft->limits.max_entries);
+}
+
+int nest_draft_visit(struct nest_draft *draft, struct nest_err *err)
+{
+	int rc = check_cancel(draft, err);
+
+	if (rc < 0)
+		return rc;
+	/* Twice: archives name their directories, and some of them again. */
+	if (draft->visits / 2 > draft->limits.max_entries)
+		return too_many(draft, err);
+	draft->visits++;
+	return 0;
+}
+
+static int charge_entry(struct nest_draft *draft, struct nest_err *err)
+{
+	if (draft->totals.entries >= draft->limits.max_entries)
+		return too_many(draft, err);
+	draft->totals.entries++;
+	return 0;
+}
+
+/* Counts the file begun as @size bytes long, if it isn't yet. */
+static int charge_file(struct nest_draft *draft, uint64_t size, struct nest_err *err)
+{
+	uint64_t more = size > draft->file_charged ? size - draft->file_charged : 0;
+
+	if (more > draft->limits.max_bytes - draft->totals.bytes)
+		return nest_err_say(err, -EFBIG, "code tree larger than %llu bytes",
+			(unsigned long long)draft->limits.max_bytes);
+	draft->file_charged += more;
+	draft->totals.bytes += more;
+	return 0;
+}
+
+/* Makes one directory whose parent is open; an existing one is fine. */
+static int make_dir(struct nest_draft *draft, int parent_fd, const char *name, struct nest_err *err)
+{
+	int rc;
+
+	if (mkdirat(parent_fd, name, 0700) < 0)
+		return errno == EEXIST ? 0 : -errno;
+	rc = charge_entry(draft, err);
+	if (rc < 0)
+		return rc;
+	draft->totals.disk += BLOCK;
+	return fchmodat(parent_fd, name, 0755, 0) < 0 ? -errno : 0;
+}
+
+/* Opens directory @clean, making what is missing of it. Errors are left to the caller to word. */
+static int make_dirs(struct nest_draft *draft, const char *clean, int *ret_fd, struct nest_err *err)
+{
+	nest_autoclose int dir = nest_beneath_open(draft->root_fd, "", O_PATH | O_DIRECTORY);
+	char part[NEST_NAME_CAP];
+
+	if (dir < 0)
+		return dir;
+	for (const char *p = clean; *p;) {
+		size_t n = strcspn(p, "/");
+		int next;
+		int rc;
+
+		memcpy(part, p, n);
+		part[n] = '\0';
+		rc = make_dir(draft, dir, part, err);
+		if (rc < 0)
+			return rc;
+		next = nest_beneath_open(dir, part, O_PATH | O_DIRECTORY);
+		if (next < 0)
+			return next;
+		close(dir);
+		dir = next;
+		p += n + (p[n] == '/');
+	}
+	*ret_fd = nest_take_fd(dir);
+	return 0;
+}
+
+/* Makes @clean the directory that the draft holds open, which is created if missing. */
+static int enter(struct nest_draft *draft, const char *clean, struct nest_err *err)
+{
+	int fd;
+
+	if (draft->dir_fd >= 0 && strcmp(draft->dir, clean) == 0)
+		return 0;
+	fd = nest_beneath_open(draft->root_fd, clean, O_PATH | O_DIRECTORY);
+	if (fd == -ENOENT) {
+		int rc = make_dirs(draft, clean, &fd, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	if (fd < 0)
+		return fd;
+	nest_cleanup_close(&draft->dir_fd);
+	draft->dir_fd = fd;
+	strncpy(draft->dir, clean, sizeof(draft->dir) - 1);
+	return 0;
+}
+
+/* Words what enter() and its like returned, unless @err has words already (a limit). */
+static int word(struct nest_err *err, int rc, const char *verb, const char *name)
+{
+	return err && err->code != 0 ? err->code : fail(err, rc, verb, name);
+}
+
+/*
+ * Cleans @name and enters its directory; *@ret_last is its last component, within @clean.
+ * A name that means the tree itself is refused here.
+ */
+static int approach(struct nest_draft *draft, const char *name, char clean[NEST_NAME_CAP],
+	const char **ret_last, struct nest_err *err)
+{
+	char parent[NEST_NAME_CAP] = "";
+	char *slash;
+	int rc = check_cancel(draft, err);
+
+	if (rc < 0)
+		return rc;
+	rc = nest_name_clean(name, clean, err);
+	if (rc < 0)
+		return rc;
+	if (clean[0] == '\0')
+		return fail(err, -EEXIST, "make", name);
+	slash = strrchr(clean, '/');
+	if (slash)
+		memcpy(parent, clean, (size_t)(slash - clean));
+	rc = enter(draft, parent, err);
+	if (rc < 0)
+		return word(err, rc, "make the directory of", name);
+	*ret_last = slash ? slash + 1 : clean;
+	return 0;
+}
+
+int nest_draft_add_dir(struct nest_draft *draft, const char *name, struct nest_err *err)
+{
+	struct nest_err cause = NEST_ERR_INIT;
+	char clean[NEST_NAME_CAP];
+	int rc = check_cancel(draft, err);
+
+	if (rc < 0)
+		return rc;
+	rc = nest_name_clean(name, clean, err);
+	if (rc < 0)
+		return rc;
+	rc = enter(draft, clean, &cause);
+	if (rc == 0)
+		return 0;
+	word(&cause, rc, "make", name);
+	if (err)
+		*err = cause;
+	return cause.code;
+}
+
+int nest_draft_add_symlink(
+	struct nest_draft *draft, const char *name, const char *target, struct nest_err *err)
+{
+	struct nest_err cause = NEST_ERR_INIT;
+	char clean[NEST_NAME_CAP];
+	const char *last;
+	int rc = approach(draft, name, clean, &last, &cause);
+
+	if (rc == 0)
+		rc = nest_name_check_target(clean, target, &cause);
+	if (rc == 0)
+		rc = charge_entry(draft, &cause);
+	if (rc == 0 && symlinkat(target, draft->dir_fd, last) < 0)
+		rc = fail(&cause, -errno, "make symbolic link for", name);
+	if (rc == 0 && strlen(target) > INLINE_TARGET)
+		draft->totals.disk += BLOCK;
+	if (rc < 0 && err)
+		*err = cause;
+	return rc;
+}
+
+/*
+ * Opens the directory of the file that a hard link names; *@ret_last is that name, within @clean.
+ */
+static int find_target(struct nest_draft *draft, const char *name, const char *target,
+	char clean[NEST_NAME_CAP], int *ret_fd, const char **ret_last, struct nest_err *err)
+{
+	char quoted[NEST_NAME_QUOTED_CAP];
+	char quoted_target[NEST_NAME_QUOTED_CAP];
+	nest_autoclose int fd = -1;
+	struct stat st;
+	char *slash;
+
+	if (nest_name_clean(target, clean, err) < 0)
+		return nest_err_wrap(err, "hard link %s", nest_name_quote(name, quoted));
+	slash = strrchr(clean, '/');
+	if (slash)
+		*slash = '\0';
+	fd = nest_beneath_open(draft->root_fd, slash ? clean : "", O_PATH | O_DIRECTORY);
+	*ret_last = slash ? slash + 1 : clean;
+	/*
+	 * Only files: a symbolic link that got a name nearer to the top could lead out of the
+	 * tree.
+	 */
+	if (fd < 0 || fstatat(fd, *ret_last, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
+		return nest_err_say(err, -EINVAL,
+			"hard link %s to %s, which is no file that came before it",
+			nest_name_quote(name, quoted), nest_name_quote(target, quoted_target));
+	*ret_fd = nest_take_fd(fd);
+	return 0;
+}
+
+int nest_draft_add_hardlink(
+	struct nest_draft *draft, const char *name, const char *target, struct nest_err *err)
+{
+	struct nest_err cause = NEST_ERR_INIT;
+	nest_autoclose int target_dir = -1;
+	char clean_target[NEST_NAME_CAP];
+	char clean[NEST_NAME_CAP];
+	const char *target_last = "";
+	const char *last;
+	int rc = approach(draft, name, clean, &last, &cause);
+
+	if (rc == 0)
+		rc = find_target(
+			draft, name, target, clean_target, &target_dir, &target_last, &cause);
+	if (rc == 0)
+		rc = charge_entry(draft, &cause);
+	if (rc == 0 && linkat(target_dir, target_last, draft->dir_fd, last, 0) < 0)
+		rc = fail(&cause, -errno, "make hard link for", name);
+	if (rc < 0 && err)
+		*err = cause;
+	return rc;
+}
+
+static int create(
+	struct nest_draft *draft, const char *name, const char *last, struct nest_err *err)
+{
+	draft->file_fd = openat(
+		draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return draft->file_fd < 0 ? fail(err, -errno, "create", name) : 0;
+}
+
+int nest_draft_begin_file(
+	struct nest_draft *draft, const char *name, int64_t size, struct nest_err *err)
+{
+	struct nest_err cause = NEST_ERR_INIT;
+	const char *last;
+	int rc = approach(draft, name, draft->file, &last, &cause);
+
+	draft->file_charged = 0;
+	if (rc == 0)
+		rc = charge_entry(draft, &cause);
+	if (rc == 0 && size > 0)
+		rc = charge_file(draft, (uint64_t)size, &cause);
+	if (rc == 0)
+		rc = create(draft, name, last, &cause);
+	if (rc < 0 && err)
+		*err = cause;
+	return rc;
+}
+
+int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint64_t offset,
+	struct nest_err *err)
+{
+	const char *p = bytes;
+	int rc = check_cancel(draft, err);
+
+	if (rc < 0)
+		return rc;
+	if (n > INT64_MAX - offset)
+		return fail(err, -EFBIG, "write", draft->file);
+	rc = charge_file(draft, offset + n, err);
+	if (rc < 0)
+		return rc;
+	while (n > 0) {
+		ssize_t done = pwrite(draft->file_fd, p, n, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return fail(err, done < 0 ? -errno : -EIO, "write", draft->file);
+		p += done;
+		n -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}
+
+int nest_draft_clone(struct nest_draft *draft, int source_fd)
+{
+	return ioctl(draft->file_fd, FICLONE, source_fd) < 0 ? 1 : 0;
+}
+
+ssize_t nest_draft_read(struct nest_draft *draft, void *bytes, size_t cap, uint64_t offset)
+{
+	return pread(draft->file_fd, bytes, cap, (off_t)offset);
+}
+
+static void set_mtime(int fd, int64_t mtime_s)
+{
+	struct timespec now;
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = mtime_s } };
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (mtime_s < 0)
+		times[1].tv_sec = 0;
+	else if (mtime_s > now.tv_sec)
+		times[1] = now;
+	/* Only a hint for build tools and byte code caches: a file system without times will do. */
+	(void)futimens(fd, times);
+}
+
+int nest_draft_end_file(struct nest_draft *draft, uint64_t size, bool executable, int64_t mtime_s,
+	struct nest_err *err)
+{
+	nest_autoclose int fd = nest_take_fd(draft->file_fd);
+	int rc = charge_file(draft, size, err);
+
+	if (rc < 0)
+		return rc;
+	if (ftruncate(fd, (off_t)size) < 0)
+		return fail(err, -errno, "set the size of", draft->file);
+	if (fchmod(fd, executable ? 0755 : 0644) < 0)
+		return fail(err, -errno, "set the mode of", draft->file);
+	set_mtime(fd, mtime_s);
+	/* What the source announced and didn't hold. */
+	draft->totals.bytes -= draft->file_charged - size;
+	draft->totals.disk += (size + BLOCK - 1) / BLOCK * BLOCK;
+	return 0;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_LOADER_LOADER_H
+#define NEST_LOADER_LOADER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+struct nest_err;
+
+/*
+ * The content-addressed cache of code trees, and what fills it. A *tree* is one read-only
+ * directory, named by the SHA-256 of what it was made from; while somebody holds a reference it
+ * stays. Loop thread only; the work itself happens on libuv's thread pool.
+ */
+struct nest_loader;
+struct nest_tree;
+
+#define NEST_TREE_DIGEST_LEN 72 /* "sha256:" + 64 hex digits + NUL */
+
+struct nest_loader_config {
+	const char *dir;    /* absolute, exists, owned by us, 0700 */
+	uint64_t max_bytes; /* of trees on disk; least recently used unreferenced ones go first */
+	uint64_t max_tree_bytes;   /* of one tree, unpacked */
+	uint64_t max_tree_entries; /* files, directories and links in one tree */
+};
+
+/* Opens the cache and removes what a crash left half-made in it. Blocks on the disk. */
+int nest_loader_open(uv_loop_t *loop, const struct nest_loader_config *config,
+	struct nest_loader **ret, struct nest_err *err);
+
+/*
+ * Abandons what is under way (its callbacks get -ECANCELED), then calls @cb, never before
+ * returning, and frees. Uploads that are open hold that up until they are finished or aborted
+ * (their writes say -ECANCELED). Trees in use may outlive the loader.
+ */
+void nest_loader_close(struct nest_loader *loader, void (*cb)(void *arg), void *arg);
+
+/*
+ * The result of a load: @tree carries a reference that the callback now owns, or is NULL and @err
+ * says why. Called once, never before the call that asked returns.
+ */
+typedef void nest_loader_cb(void *arg, struct nest_tree *tree, const struct nest_err *err);
+
+/*
+ * Copies a local directory into the cache; its digest covers names, modes, link targets and
+ * bytes, so the same content is stored once whatever its path. Links that leave the directory,
+ * devices, fifos and sockets are errors that name the entry. @path is copied.
+ */
+int nest_loader_import_dir(struct nest_loader *loader, const char *path, nest_loader_cb *cb,
+	void *arg, struct nest_err *err);
+
+/*
+ * An archive that arrives in pieces: written to a staging file while its SHA-256 is taken, then
+ * unpacked and published. Formats by content: tar plain or compressed with gzip, zstd or lz4;
+ * zip.
+ */
+struct nest_upload;
+
+/* Starts an upload of at most @max_bytes. */
+int nest_upload_open(struct nest_loader *loader, uint64_t max_bytes, struct nest_upload **ret,
+	struct nest_err *err);
+
+/*
+ * Adds bytes (copied). -EFBIG above the limit; after an error only abort is left. Blocks on the
+ * disk briefly.
+ */
+int nest_upload_write(
+	struct nest_upload *upload, const void *bytes, size_t n, struct nest_err *err);
+
+/* No more bytes: unpacks and publishes; @cb as above. Takes @upload. */
+void nest_upload_finish(struct nest_upload *upload, nest_loader_cb *cb, void *arg);
+
+/* Gives up: the staging file is removed. Takes @upload. */
+void nest_upload_abort(struct nest_upload *upload);
+
+/*
+ * A tree by digest ("sha256:..."), with a reference for the caller. 1: not in the cache.
+ */
+int nest_loader_find(struct nest_loader *loader, const char *digest, struct nest_tree **ret,
+	struct nest_err *err);
+
+/* Takes another reference, and returns @tree. */
+struct nest_tree *nest_tree_ref(struct nest_tree *tree);
+
+/* Drops one; from the last on the tree may be evicted. NULL is fine. */
+void nest_tree_unref(struct nest_tree *tree);
+
+/* "sha256:...". Lives as long as @tree. */
+const char *nest_tree_digest(const struct nest_tree *tree);
+
+/* Bytes of all its files. */
+uint64_t nest_tree_bytes(const struct nest_tree *tree);
+
+/* Opens the tree's directory (O_PATH|O_DIRECTORY|O_CLOEXEC); the caller owns the fd. */
+int nest_tree_open(const struct nest_tree *tree, int *ret_fd, struct nest_err *err);
+
+struct nest_loader_stats {
+	uint64_t bytes; /* of disk, in whole blocks */
+	uint64_t trees;
+	uint64_t hits_total; /* the tree was there already */
+	uint64_t misses_total;
+	uint64_t failures_total;
+	uint64_t evictions_total;
+};
+
+/* How full the cache is, and what it did since it was opened. */
+void nest_loader_stats(const struct nest_loader *loader, struct nest_loader_stats *ret);
+
+#endif
