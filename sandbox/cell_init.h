@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_CELL_INIT_H
+#define NEST_SANDBOX_CELL_INIT_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "sandbox/message.h"
+
+struct nest_cgroup;
+struct nest_seccomp;
+
+/* What a new cell's PID 1 is born with: the spawner's memory, copied by clone. */
+struct nest_cell_init {
+	uint32_t have;	  /* enum nest_footing_bit */
+	uint32_t network; /* enum nest_cell_network */
+	int control;	  /* its end of the socket pair, blocking */
+	uid_t own_uid;	  /* that PID 1 goes on as */
+	uint64_t serial;  /* of its cgroup */
+	const struct nest_cgroup *cgroup;
+	const struct nest_seccomp *seccomp; /* NULL: none */
+	union nest_message *message;	    /* room for its START */
+};
+
+/*
+ * The life of a cell's PID 1: prepares the cell, tells so, waits for its START, forks the worker,
+ * gives up all privilege, and reports how the worker ended. Runs in a fresh clone of the spawner
+ * and never returns; when it exits the kernel ends all else in the cell.
+ */
+_Noreturn void nest_cell_init_run(struct nest_cell_init *init);
+
+#endif

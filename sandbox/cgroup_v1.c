@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sandbox/cgroup.h"
+#include "sandbox/cgroup_file.h"
+
+#define HAS(mask, controller) (((mask) >> (controller)) & 1u)
+#define PERIOD_US 100000u
+
+/* A v1 hierarchy carries its controllers in every directory. */
+static unsigned enable(int base, int host, unsigned controllers)
+{
+	(void)base;
+	(void)host;
+	return controllers;
+}
+
+/*
+ * The sum with swap may never be below memory alone, so that one is lowered first. Where swap
+ * isn't counted (no memsw file), memory alone is limited.
+ */
+static int limit_memory(int dir, uint64_t bytes, struct nest_err *err)
+{
+	int r = nest_cgroup_file_write(
+		dir, "memory.limit_in_bytes", err, "%llu", (unsigned long long)bytes);
+
+	if (r < 0 || faccessat(dir, "memory.memsw.limit_in_bytes", F_OK, 0) < 0)
+		return r;
+	return nest_cgroup_file_write(
+		dir, "memory.memsw.limit_in_bytes", err, "%llu", (unsigned long long)bytes);
+}
+
+/* The period is left at the kernel's default. */
+static int limit_cpu(int dir, uint32_t milli, struct nest_err *err)
+{
+	if (milli == 0)
+		return 0;
+	return nest_cgroup_file_write(
+		dir, "cpu.cfs_quota_us", err, "%llu", (unsigned long long)milli * PERIOD_US / 1000);
+}
+
+static int limit(int dir, unsigned controllers, const struct nest_cgroup_limits *limits,
+	struct nest_err *err)
+{
+	int r = 0;
+
+	if (HAS(controllers, NEST_CGROUP_MEMORY))
+		r = limit_memory(dir, limits->memory_bytes, err);
+	if (r == 0 && HAS(controllers, NEST_CGROUP_PIDS))
+		r = nest_cgroup_file_write(dir, "pids.max", err, "%u", limits->pids);
+	if (r == 0 && HAS(controllers, NEST_CGROUP_CPU))
+		r = limit_cpu(dir, limits->cpu_milli, err);
+	return r;
+}
+
+static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
+{
+	uint64_t value;
+
+	if (HAS(controllers, NEST_CGROUP_MEMORY)) {
+		nest_cgroup_file_number(dir, "memory.usage_in_bytes", &ret->memory_bytes);
+		nest_cgroup_file_number(dir, "memory.max_usage_in_bytes", &ret->memory_peak_bytes);
+		nest_cgroup_file_keyed(dir, "memory.oom_control", "oom_kill", &ret->oom_kills);
+	}
+	if (HAS(controllers, NEST_CGROUP_PIDS) &&
+		nest_cgroup_file_number(dir, "pids.current", &value) == 0)
+		ret->pids = (uint32_t)value;
+	if (HAS(controllers, NEST_CGROUP_CPUACCT) &&
+		nest_cgroup_file_number(dir, "cpuacct.usage", &value) == 0)
+		ret->cpu_us = value / 1000;
+}
+
+static int kill_all(int dir)
+{
+	int r = nest_cgroup_file_kill_listed(dir);
+
+	return r < 0 ? r : 0;
+}
+
+const struct nest_cgroup_ops nest_cgroup_v1_ops = {
+	.enable = enable,
+	.limit = limit,
+	.usage = usage,
+	.kill = kill_all,
+};

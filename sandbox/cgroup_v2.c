@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/cgroup_file.h"
+
+#define HAS(mask, controller) (((mask) >> (controller)) & 1u)
+#define PERIOD_US 100000u
+
+int nest_cgroup_v2_vacate(int base, int host)
+{
+	nest_autoclose int leaf = -1;
+	nest_autoclose int list = openat(base, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	nest_autofclose FILE *file = NULL;
+	int pid;
+
+	if (list < 0 || (mkdirat(host, NEST_CGROUP_LEAF, 0755) < 0 && errno != EEXIST))
+		return -errno;
+	leaf = openat(host, NEST_CGROUP_LEAF, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (leaf < 0)
+		return -errno;
+	file = fdopen(list, "re");
+	if (!file)
+		return -errno;
+	list = -1; /* @file has it now */
+	while (fscanf(file, "%d", &pid) == 1)
+		if (pid > 0) /* one that ends meanwhile needs no move */
+			nest_cgroup_file_write(leaf, "cgroup.procs", NULL, "%d", pid);
+	return 0;
+}
+
+/* Whether @name is a word of file @file. */
+static bool lists(int dir, const char *file, const char *name)
+{
+	char text[512];
+	size_t n = strlen(name);
+
+	if (nest_cgroup_file_read(dir, file, text, sizeof(text)) < 0)
+		return false;
+	for (const char *at = text; *at; at += strspn(at, " \n")) {
+		size_t len = strcspn(at, " \n");
+
+		if (len == n && memcmp(at, name, n) == 0)
+			return true;
+		at += len;
+	}
+	return false;
+}
+
+static unsigned enable(int base, int host, unsigned controllers)
+{
+	static const enum nest_cgroup_controller wanted[] = { NEST_CGROUP_MEMORY, NEST_CGROUP_PIDS,
+		NEST_CGROUP_CPU };
+	unsigned got = 1u << NEST_CGROUP_FREEZER; /* every v2 cgroup can freeze (Linux 5.2) */
+
+	(void)controllers;
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(wanted); i++) {
+		const char *name = nest_cgroup_controller_name(wanted[i]);
+		int r;
+
+		if (!lists(base, "cgroup.controllers", name))
+			continue;
+		r = nest_cgroup_file_write(base, "cgroup.subtree_control", NULL, "+%s", name);
+		if (r == -EBUSY && nest_cgroup_v2_vacate(base, host) == 0)
+			r = nest_cgroup_file_write(
+				base, "cgroup.subtree_control", NULL, "+%s", name);
+		if (r == 0)
+			r = nest_cgroup_file_write(
+				host, "cgroup.subtree_control", NULL, "+%s", name);
+		if (r == 0)
+			got |= 1u << wanted[i];
+	}
+	/* cpu.stat tells the time used without any controller */
+	if (faccessat(host, "cpu.stat", F_OK, 0) == 0)
+		got |= 1u << NEST_CGROUP_CPUACCT;
+	return got;
+}
+
+static int limit_memory(int dir, uint64_t bytes, struct nest_err *err)
+{
+	int r = nest_cgroup_file_write(dir, "memory.max", err, "%llu", (unsigned long long)bytes);
+
+	/* memory and swap are limited apart here: all of the limit is memory */
+	if (r < 0 || faccessat(dir, "memory.swap.max", F_OK, 0) < 0)
+		return r;
+	return nest_cgroup_file_write(dir, "memory.swap.max", err, "0");
+}
+
+static int limit(int dir, unsigned controllers, const struct nest_cgroup_limits *limits,
+	struct nest_err *err)
+{
+	int r = 0;
+
+	if (HAS(controllers, NEST_CGROUP_MEMORY))
+		r = limit_memory(dir, limits->memory_bytes, err);
+	if (r == 0 && HAS(controllers, NEST_CGROUP_PIDS))
+		r = nest_cgroup_file_write(dir, "pids.max", err, "%u", limits->pids);
+	if (r == 0 && HAS(controllers, NEST_CGROUP_CPU) && limits->cpu_milli != 0)
+		r = nest_cgroup_file_write(dir, "cpu.max", err, "%llu %u",
+			(unsigned long long)limits->cpu_milli * PERIOD_US / 1000, PERIOD_US);
+	return r;
+}
+
+static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
+{
+	uint64_t value;
+
+	if (HAS(controllers, NEST_CGROUP_MEMORY)) {
+		nest_cgroup_file_number(dir, "memory.current", &ret->memory_bytes);
+		nest_cgroup_file_number(dir, "memory.peak", &ret->memory_peak_bytes);
+		nest_cgroup_file_keyed(dir, "memory.events", "oom_kill", &ret->oom_kills);
+	}
+	if (HAS(controllers, NEST_CGROUP_PIDS) &&
+		nest_cgroup_file_number(dir, "pids.current", &value) == 0)
+		ret->pids = (uint32_t)value;
+	if (HAS(controllers, NEST_CGROUP_CPUACCT) && ret->cpu_us == 0)
+		nest_cgroup_file_keyed(dir, "cpu.stat", "usage_usec", &ret->cpu_us);
+}
+
+/* cgroup.kill came with Linux 5.14; before it the listed processes are killed one by one. */
+static int kill_all(int dir)
+{
+	int r = nest_cgroup_file_write(dir, "cgroup.kill", NULL, "1");
+
+	if (r != -ENOENT)
+		return r;
+	r = nest_cgroup_file_kill_listed(dir);
+	return r < 0 ? r : 0;
+}
+
+const struct nest_cgroup_ops nest_cgroup_v2_ops = {
+	.enable = enable,
+	.limit = limit,
+	.usage = usage,
+	.kill = kill_all,
+};

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_CLIENT_H
+#define NEST_SANDBOX_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+/* a map that can't grow says so instead of ending the process */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "sandbox/message.h"
+#include "sandbox/sandbox.h"
+
+/* What sandbox.c and cell.c share of the agent's end of the spawner. */
+
+struct nest_sandbox_terms {
+	uint32_t have; /* enum nest_footing_bit */
+	uint32_t max_cells;
+	struct nest_message_range uids;
+	char *runtimes_dir;
+	char missing[NEST_MESSAGE_MISSING_MAX];
+};
+
+/* A message that the socket had no room for yet, with copies of its descriptors. */
+struct nest_client_pending {
+	struct nest_client_pending *next;
+	int fds[NEST_MESSAGE_FD_COUNT];
+	size_t nfds;
+	size_t size;
+	char bytes[];
+};
+
+struct nest_cell {
+	uint64_t id;
+	struct nest_sandbox *sandbox;
+	struct nest_cell_events events;
+	void *arg;
+	bool kill_asked;
+	void (*measured)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg);
+	void *measured_arg;
+	UT_hash_handle hh;
+};
+
+struct nest_sandbox {
+	int fd;
+	int pidfd;
+	pid_t pid;
+	struct nest_sandbox_terms *terms;
+	uv_poll_t socket;
+	uv_poll_t process;
+	uv_poll_cb on_socket; /* of @socket */
+	int open_handles;
+	bool writable_wanted;
+	bool over;    /* no word will come from the spawner any more */
+	bool closing; /* by nest_sandbox_close() */
+	bool handles_closed;
+	struct nest_err why; /* it is over, if not by closing */
+	void (*on_lost)(void *arg, const struct nest_err *why);
+	void (*on_closed)(void *arg);
+	void *lost_arg;
+	void *closed_arg;
+	uint32_t prepared;
+	uint64_t next_id;
+	struct nest_cell *cells; /* by id */
+	struct nest_client_pending *pending;
+};
+
+/*
+ * Sends @message (which a head begins) now or, when the socket is full, later; @fds are borrowed.
+ * -EPIPE: the spawner is lost.
+ */
+int nest_client_send(struct nest_sandbox *sandbox, const void *message, const int *fds, size_t nfds,
+	struct nest_err *err);
+
+/* Gives up the connection: the spawner then ends, and that is reported as its loss. */
+void nest_client_break(struct nest_sandbox *sandbox, const struct nest_err *why);
+
+/* Sends what waits, as far as the socket takes it; for when it is writable again. */
+void nest_client_send_pending(struct nest_sandbox *sandbox);
+
+/* Forgets what waits. */
+void nest_client_drop_pending(struct nest_sandbox *sandbox);
+
+/* Takes @cell out of the map, reports its end and frees it. */
+void nest_cell_end(struct nest_cell *cell, const struct nest_cell_exit *how);
+
+/* Handles a message of @n bytes that is meant for a cell. -EBADMSG: it is none. */
+int nest_cell_hear(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
+	struct nest_err *err);
+
+#endif

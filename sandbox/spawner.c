@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The spawner: the one privileged process, small and single-threaded. It reads requests of fixed
+ * layout from the agent, and a word or two from the inits of cells; it parses nothing else, opens no
+ * path after its set-up, and its root holds nothing but what cells see.
+ *
+ * It ends only when its agent does: all signals but the agent's death are blocked, so that a
+ * signal to the whole service leaves the agent time to drain.
+ */
+#include "sandbox/spawner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "sandbox/privilege.h"
+#include "sandbox/sandbox.h"
+#include "sandbox/seccomp.h"
+#include "sandbox/signals.h"
+#include "sandbox/spawner_cell.h"
+
+/*
+ * Not SIGKILL: that would leave no time to remove cgroups. A real-time signal, which nothing sends
+ * by habit.
+ */
+#define ORPHANED_SIGNAL SIGRTMIN
+#define AGENT_FD 3
+#define BATCH 64
+#define REMOVE_INTERVAL_MS 2
+#define STOP_PATIENCE_US 10000000u
+
+static union nest_message request;
+
+/* ---- requests ---- */
+
+static void refuse(struct nest_spawner *spawner, uint64_t id, const struct nest_err *why)
+{
+	struct nest_message_failed refused = { .err = *why };
+
+	nest_message_begin(&refused.head, NEST_MESSAGE_REFUSED, sizeof(refused), id);
+	nest_message_send(spawner->agent, &refused);
+}
+
+static bool is_null_device(const struct stat *st)
+{
+	return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
+}
+
+/*
+ * What a worker may be handed: never a directory, a terminal or a device, by which it could reach
+ * out of its cell.
+ */
+static int check_output(int fd, const char *name, struct nest_err *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return nest_err_set(err, -errno, "look at the %s descriptor", name);
+	if (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode) && !S_ISREG(st.st_mode) &&
+		!is_null_device(&st))
+		return nest_err_say(err, -EINVAL,
+			"the %s descriptor must be a pipe, a socket, a file or /dev/null", name);
+	if (fcntl(fd, F_GETFL) & O_PATH)
+		return nest_err_say(err, -EINVAL, "the %s descriptor is not open", name);
+	return 0;
+}
+
+static int check_fds(
+	const struct nest_spawner *spawner, const int *fds, size_t nfds, struct nest_err *err)
+{
+	struct stat st;
+	int r;
+
+	if (nfds != NEST_MESSAGE_FD_COUNT)
+		return nest_err_say(err, -EINVAL, "a start needs %d descriptors, not %zu",
+			NEST_MESSAGE_FD_COUNT, nfds);
+	if (fstat(fds[NEST_MESSAGE_FD_CODE], &st) < 0)
+		return nest_err_set(err, -errno, "look at the code descriptor");
+	if (!S_ISDIR(st.st_mode))
+		return nest_err_say(err, -EINVAL, "the code descriptor is not a directory");
+	if (st.st_uid != spawner->agent_uid && st.st_uid != 0)
+		return nest_err_say(err, -EINVAL,
+			"the code directory belongs to user %u, not to the agent or root",
+			st.st_uid);
+	if (fstat(fds[NEST_MESSAGE_FD_CHANNEL], &st) < 0 || !S_ISSOCK(st.st_mode))
+		return nest_err_say(err, -EINVAL, "the channel descriptor is not a socket");
+	r = check_output(fds[NEST_MESSAGE_FD_STDOUT], "stdout", err);
+	return r < 0 ? r : check_output(fds[NEST_MESSAGE_FD_STDERR], "stderr", err);
+}
+
+static void on_start(struct nest_spawner *spawner, size_t n, const int *fds, size_t nfds)
+{
+	uint64_t id = request.head.cell;
+	struct nest_err err = NEST_ERR_INIT;
+	int r;
+
+	if (id == 0 || nest_spawner_cell_find(spawner, id)) {
+		nest_err_say(&err, -EINVAL, "cell number %llu is none, or is in use",
+			(unsigned long long)id);
+		refuse(spawner, id, &err);
+		return;
+	}
+	r = nest_message_check_start(&request.start, n, &spawner->uids, &err);
+	if (r == 0)
+		r = check_fds(spawner, fds, nfds, &err);
+	if (r == 0)
+		r = nest_spawner_cell_run(spawner, &request.start, fds, &err);
+	/* in the host's mount namespace no cell may be born: dying kills those that live */
+	if (r == -ENOTRECOVERABLE)
+		_exit(EXIT_FAILURE);
+	if (r < 0)
+		nest_spawner_cell_tell_failed(spawner, id, &err);
+}
+
+static void on_kill(struct nest_spawner *spawner)
+{
+	struct nest_spawner_cell *cell = nest_spawner_cell_find(spawner, request.head.cell);
+
+	/* none: it ended while the request was on its way */
+	if (cell && request.head.cell != 0 && cell->state == NEST_SPAWNER_CELL_RUNNING)
+		nest_spawner_cell_kill(spawner, cell);
+}
+
+static void on_measure(struct nest_spawner *spawner)
+{
+	struct nest_spawner_cell *cell = nest_spawner_cell_find(spawner, request.head.cell);
+	struct nest_message_usage usage = { .pids = 0 };
+	struct nest_cgroup_usage now;
+
+	if (!cell || request.head.cell == 0 || cell->state != NEST_SPAWNER_CELL_RUNNING)
+		return;
+	nest_spawner_cell_usage(spawner, cell, &now);
+	usage.memory_bytes = now.memory_bytes;
+	usage.memory_peak_bytes = now.memory_peak_bytes;
+	usage.cpu_us = now.cpu_us;
+	usage.pids = now.pids;
+	nest_message_begin(&usage.head, NEST_MESSAGE_USAGE, sizeof(usage), cell->id);
+	nest_message_send(spawner->agent, &usage);
+}
+
+static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, size_t nfds)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	bool sized = n >= sizeof(request.head) && request.head.size == n;
+	bool bare = sized && n == sizeof(request.head) && nfds == 0;
+
+	if (sized && request.head.type == NEST_MESSAGE_START) {
+		on_start(spawner, n, fds, nfds);
+	} else if (bare && request.head.type == NEST_MESSAGE_KILL) {
+		on_kill(spawner);
+	} else if (bare && request.head.type == NEST_MESSAGE_MEASURE) {
+		on_measure(spawner);
+	} else {
+		nest_err_say(&err, -EBADMSG, "a message of %zu bytes is no request", n);
+		refuse(spawner, sized ? request.head.cell : 0, &err);
+	}
+}
+
+static void stop(struct nest_spawner *spawner)
+{
+	if (spawner->stopping)
+		return;
+	spawner->stopping = true;
+	epoll_ctl(spawner->poll, EPOLL_CTL_DEL, spawner->agent, NULL);
+	for (size_t i = 0; i < spawner->top; i++) {
+		struct nest_spawner_cell *cell = &spawner->cells[i];
+
+		if (cell->state != NEST_SPAWNER_CELL_FREE &&
+			cell->state != NEST_SPAWNER_CELL_REMOVING)
+			nest_spawner_cell_kill(spawner, cell);
+	}
+}
+
+static void on_agent(struct nest_spawner *spawner)
+{
+	int fds[NEST_FD_MAX_PASSED];
+	size_t nfds = 0;
+	ssize_t n = nest_fd_recv(
+		spawner->agent, &request, sizeof(request), fds, NEST_FD_MAX_PASSED, &nfds);
+
+	if (n > 0)
+		on_request(spawner, (size_t)n, fds, nfds);
+	else if (n == -EMSGSIZE)
+		on_request(spawner, 0, fds, 0);
+	else
+		stop(spawner);
+	while (nfds > 0)
+		close(fds[--nfds]);
+}
+
+/* ---- the loop ---- */
+
+static void on_event(struct nest_spawner *spawner, uint64_t data)
+{
+	enum nest_spawner_event event = data % NEST_SPAWNER_EVENT_KINDS;
+	struct nest_spawner_cell *cell = &spawner->cells[data / NEST_SPAWNER_EVENT_KINDS];
+
+	switch (event) {
+	case NEST_SPAWNER_EVENT_AGENT:
+		if (!spawner->stopping)
+			on_agent(spawner);
+		return;
+	case NEST_SPAWNER_EVENT_ORPHANED:
+		stop(spawner);
+		epoll_ctl(spawner->poll, EPOLL_CTL_DEL, spawner->orphaned, NULL);
+		return;
+	case NEST_SPAWNER_EVENT_CONTROL:
+		nest_spawner_cell_hear(spawner, cell);
+		return;
+	case NEST_SPAWNER_EVENT_PIDFD:
+		/* an event of the same batch may have been overtaken by the cell's end */
+		if (cell->pidfd >= 0)
+			nest_spawner_cell_reap(spawner, cell);
+		return;
+	default:
+		return;
+	}
+}
+
+/*
+ * Which network's pool lacks a cell: one is prepared at a time, and none while somebody waits for a
+ * start, whose forks would wait for the locks that joining cgroups takes. -1: none.
+ */
+static int find_lack(const struct nest_spawner *spawner)
+{
+	if (spawner->stopping || spawner->preparing > 0 || spawner->starting > 0 ||
+		spawner->used >= spawner->max_cells)
+		return -1;
+	for (int network = 0; network < 2; network++)
+		if (spawner->prepared[network] < spawner->pool_size[network])
+			return network;
+	return -1;
+}
+
+/* How long the loop may sleep: refilling waits until nothing else is to be done. */
+static int sleep_ms(const struct nest_spawner *spawner)
+{
+	uint64_t now;
+
+	if (spawner->removing > 0 || spawner->stopping)
+		return REMOVE_INTERVAL_MS;
+	if (find_lack(spawner) < 0)
+		return -1;
+	now = nest_clock_mono_us();
+	return now >= spawner->refill_after ? 0 : (int)((spawner->refill_after - now) / 1000 + 1);
+}
+
+static void refill(struct nest_spawner *spawner)
+{
+	struct nest_spawner_cell *cell;
+	int network = find_lack(spawner);
+
+	if (network < 0 || nest_clock_mono_us() < spawner->refill_after)
+		return;
+	/* the cause will be told to whoever starts a cell while it lasts */
+	if (nest_spawner_cell_prepare(spawner, network, &cell, NULL) < 0)
+		spawner->refill_after = nest_clock_mono_us() + 1000000;
+}
+
+static void go_on_removing(struct nest_spawner *spawner)
+{
+	for (size_t i = 0; spawner->removing > 0 && i < spawner->top; i++)
+		if (spawner->cells[i].state == NEST_SPAWNER_CELL_REMOVING)
+			nest_spawner_cell_remove(spawner, &spawner->cells[i]);
+}
+
+static void tell_pool(struct nest_spawner *spawner)
+{
+	struct nest_message_pool pool = {
+		.prepared = spawner->prepared[0] + spawner->prepared[1] - spawner->preparing,
+	};
+
+	if (pool.prepared == spawner->told_prepared || spawner->stopping)
+		return;
+	spawner->told_prepared = pool.prepared;
+	nest_message_begin(&pool.head, NEST_MESSAGE_POOL, sizeof(pool), 0);
+	nest_message_send(spawner->agent, &pool);
+}
+
+static void serve(struct nest_spawner *spawner)
+{
+	uint64_t give_up = 0;
+
+	while (!spawner->stopping || (spawner->used > 0 && nest_clock_mono_us() < give_up)) {
+		struct epoll_event events[BATCH];
+		int n = epoll_wait(spawner->poll, events, BATCH, sleep_ms(spawner));
+
+		for (int i = 0; i < n; i++)
+			on_event(spawner, events[i].data.u64);
+		if (n == 0)
+			refill(spawner);
+		go_on_removing(spawner);
+		tell_pool(spawner);
+		if (spawner->stopping && give_up == 0)
+			give_up = nest_clock_mono_us() + STOP_PATIENCE_US;
+	}
+}
+
+/* ---- set-up ---- */
+
+/*
+ * The descriptors that the agent had open are none of ours. Standard input and output become
+ * /dev/null; standard error stays, for the messages of the C library and the sanitizers.
+ */
+static int arrange_descriptors(struct nest_spawner *spawner, int sock, struct nest_err *err)
+{
+	nest_autoclose int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return nest_err_set(err, -errno, "open '/dev/null'");
+	if (sock != AGENT_FD && dup3(sock, AGENT_FD, O_CLOEXEC) < 0)
+		return nest_err_set(err, -errno, "move the agent's socket");
+	spawner->agent = AGENT_FD;
+	if (dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
+		return nest_err_set(err, -errno, "replace standard input and output");
+	null = -1; /* closed with the rest */
+	if (close_range(AGENT_FD + 1, ~0u, 0) < 0)
+		return nest_err_set(err, -errno, "close inherited descriptors");
+	return 0;
+}
+
+/* Each cell takes two descriptors; the limit is raised as far as it may without privilege. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* Ends with the agent; a session of its own keeps the terminal's signals away. */
+static int tie_to_agent(pid_t agent, struct nest_err *err)
+{
+	sigset_t all;
+
+	/* one that ignored SIGCHLD would leave us no child to wait for */
+	nest_signals_reset();
+	sigfillset(&all);
+	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0 ||
+		prctl(PR_SET_PDEATHSIG, ORPHANED_SIGNAL) < 0)
+		return nest_err_set(err, -errno, "tie the spawner to the agent");
+	/* it may have died before the tie */
+	if (getppid() != agent)
+		_exit(EXIT_FAILURE);
+	setsid(); /* refused to a group's leader, which a forked child is not */
+	return 0;
+}
+
+/* A filter that can't be installed shall be found out now, not by the first worker. */
+static void try_filter(struct nest_spawner *spawner)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	int status = 0;
+	pid_t pid;
+
+	if (nest_seccomp_new(&spawner->seccomp, &err) < 0) {
+		nest_footing_lack(&spawner->footing, "seccomp", nest_err_text(&err));
+		return;
+	}
+	pid = fork();
+	if (pid == 0)
+		_exit(nest_seccomp_install(spawner->seccomp, NULL) < 0 ? EXIT_FAILURE
+								       : EXIT_SUCCESS);
+	if (pid > 0 && waitpid(pid, &status, __WALL) == pid && WIFEXITED(status) &&
+		WEXITSTATUS(status) == EXIT_SUCCESS)
+		spawner->footing.have |= NEST_FOOTING_SECCOMP;
+	else
+		nest_footing_lack(&spawner->footing, "seccomp", "the kernel refuses filters");
+}
+
+static void enter_root(struct nest_spawner *spawner, const struct nest_sandbox_config *config)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	uint32_t needed = NEST_FOOTING_MOUNT | NEST_FOOTING_PID;
+
+	/* without a pid namespace there is no /proc that a cell may see */
+	if ((spawner->footing.have & needed) == needed &&
+		nest_rootfs_enter(config->root_paths, config->runtimes_dir, config->state_dir,
+			&spawner->rootfs, &err) == 0)
+		return;
+	if (spawner->footing.have & NEST_FOOTING_MOUNT)
+		nest_footing_lack(&spawner->footing, "a root file system of each cell's own",
+			err.code < 0 ? nest_err_text(&err) : "needs a pid namespace");
+	spawner->footing.have &= ~(uint32_t)NEST_FOOTING_MOUNT;
+}
+
+static int open_loop(struct nest_spawner *spawner, struct nest_err *err)
+{
+	sigset_t orphaned;
+	int r;
+
+	sigemptyset(&orphaned);
+	sigaddset(&orphaned, ORPHANED_SIGNAL);
+	spawner->orphaned = signalfd(-1, &orphaned, SFD_CLOEXEC | SFD_NONBLOCK);
+	spawner->poll = epoll_create1(EPOLL_CLOEXEC);
+	if (spawner->orphaned < 0 || spawner->poll < 0)
+		return nest_err_set(err, -errno, "open the spawner's loop");
+	r = nest_spawner_cell_watch(
+		spawner, spawner->orphaned, NEST_SPAWNER_EVENT_ORPHANED, 0, err);
+	if (r < 0)
+		return r;
+	return nest_spawner_cell_watch(spawner, spawner->agent, NEST_SPAWNER_EVENT_AGENT, 0, err);
+}
+
+static int make_table(struct nest_spawner *spawner, const struct nest_sandbox_config *config,
+	struct nest_err *err)
+{
+	spawner->uids.base = config->uid_base;
+	spawner->uids.count = config->uid_count;
+	spawner->agent_uid = config->agent_uid;
+	spawner->pool_size[NEST_CELL_NETWORK_POD] = config->pool_size;
+	spawner->pool_size[NEST_CELL_NETWORK_NONE] = config->pool_size_none;
+	spawner->max_cells = config->max_cells;
+	/* the pool's share may be in use for a moment while it gives way to running cells */
+	spawner->ncells = (size_t)config->max_cells + config->pool_size + config->pool_size_none;
+	spawner->cells = calloc(spawner->ncells, sizeof(*spawner->cells));
+	if (!spawner->cells)
+		return nest_err_set(err, -ENOMEM, "make the table of cells");
+	return 0;
+}
+
+static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config *config, int sock,
+	pid_t agent, struct nest_err *err)
+{
+	int r = tie_to_agent(agent, err);
+
+	if (r == 0)
+		r = arrange_descriptors(spawner, sock, err);
+	if (r == 0)
+		r = make_table(spawner, config, err);
+	if (r < 0)
+		return r;
+	raise_descriptor_limit();
+	spawner->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	nest_footing_probe(&spawner->footing);
+	r = nest_cgroup_open(config->instance, &spawner->cgroup, err);
+	if (r < 0)
+		return r;
+	nest_footing_note_cgroup(&spawner->footing, &spawner->cgroup);
+	try_filter(spawner);
+	enter_root(spawner, config);
+	if (config->require_isolation && spawner->footing.missing[0])
+		return nest_err_say(err, -EPERM,
+			"isolation is required, but this machine lacks: %s",
+			spawner->footing.missing);
+	r = nest_privilege_reduce(nest_privilege_kept(), err);
+	return r < 0 ? r : open_loop(spawner, err);
+}
+
+static void tell_ready(const struct nest_spawner *spawner, int sock, const struct nest_err *err)
+{
+	struct nest_message_ready ready = { .err = *err, .have = spawner->footing.have };
+
+	memcpy(ready.missing, spawner->footing.missing, sizeof(ready.missing));
+	nest_message_begin(&ready.head, NEST_MESSAGE_READY, sizeof(ready), 0);
+	nest_message_send(sock, &ready);
+}
+
+_Noreturn void nest_spawner_run(const struct nest_sandbox_config *config, int sock, pid_t agent)
+{
+	static struct nest_spawner spawner = { .agent = -1, .proc = -1 };
+	struct nest_err err = NEST_ERR_INIT;
+	int r = set_up(&spawner, config, sock, agent, &err);
+
+	tell_ready(&spawner, spawner.agent >= 0 ? spawner.agent : sock, &err);
+	if (r == 0)
+		serve(&spawner);
+	nest_cgroup_close(&spawner.cgroup);
+	_exit(r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+}

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/spawner_cell.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "sandbox/cell_init.h"
+#include "sandbox/descend.h"
+
+#define REFILL_PAUSE_US 1000000u /* after a cell that could not be prepared */
+#define REMOVE_PATIENCE_US 5000000u
+
+/* Shared by the spawner and, copied, by each cell's init: the largest thing either needs. */
+static union nest_message init_message;
+
+int nest_spawner_cell_watch(struct nest_spawner *spawner, int fd, enum nest_spawner_event event,
+	size_t n, struct nest_err *err)
+{
+	struct epoll_event wanted = {
+		.events = EPOLLIN,
+		.data.u64 = n * NEST_SPAWNER_EVENT_KINDS + event,
+	};
+
+	if (epoll_ctl(spawner->poll, EPOLL_CTL_ADD, fd, &wanted) < 0)
+		return nest_err_set(err, -errno, "watch a descriptor");
+	return 0;
+}
+
+/*
+ * Ends the watching of *@fd and closes it. Closing alone would not: a cell that is just being born
+ * still holds a copy of it, and epoll watches what the copies share.
+ */
+static void unwatch(struct nest_spawner *spawner, int *fd)
+{
+	if (*fd < 0)
+		return;
+	epoll_ctl(spawner->poll, EPOLL_CTL_DEL, *fd, NULL);
+	close(nest_take_fd(*fd));
+}
+
+struct nest_spawner_cell *nest_spawner_cell_find(struct nest_spawner *spawner, uint64_t id)
+{
+	for (size_t i = 0; i < spawner->top; i++)
+		if (spawner->cells[i].id == id && spawner->cells[i].state != NEST_SPAWNER_CELL_FREE)
+			return &spawner->cells[i];
+	return NULL;
+}
+
+static struct nest_spawner_cell *find_free(struct nest_spawner *spawner)
+{
+	for (size_t i = 0; i < spawner->top; i++)
+		if (spawner->cells[i].state == NEST_SPAWNER_CELL_FREE)
+			return &spawner->cells[i];
+	return spawner->top < spawner->ncells ? &spawner->cells[spawner->top++] : NULL;
+}
+
+static size_t index_of(const struct nest_spawner *spawner, const struct nest_spawner_cell *cell)
+{
+	return (size_t)(cell - spawner->cells);
+}
+
+static unsigned long namespaces_of(uint32_t have, enum nest_cell_network network)
+{
+	unsigned long flags = 0;
+
+	flags |= have & NEST_FOOTING_MOUNT ? CLONE_NEWNS : 0;
+	flags |= have & NEST_FOOTING_PID ? CLONE_NEWPID : 0;
+	flags |= have & NEST_FOOTING_IPC ? CLONE_NEWIPC : 0;
+	flags |= have & NEST_FOOTING_UTS ? CLONE_NEWUTS : 0;
+	if (network == NEST_CELL_NETWORK_NONE)
+		flags |= have & NEST_FOOTING_NET ? CLONE_NEWNET : 0;
+	return flags;
+}
+
+/*
+ * Safe: the child is this very program, in namespaces made for it, and runs nothing of anybody's
+ * until it has given up all privilege. It inherits every descriptor of ours, and closes them in
+ * its first steps. Not clone3: container runtimes' filters refuse it, since they can't see flags
+ * that lie in memory.
+ */
+static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *cell, int control,
+	struct nest_err *err)
+{
+	unsigned long flags = namespaces_of(spawner->footing.have, cell->network);
+	int pidfd = -1;
+	long pid = syscall(SYS_clone, flags | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, NULL);
+
+	if (pid < 0)
+		return nest_err_set(err, -errno, "clone a cell");
+	if (pid == 0) {
+		struct nest_cell_init init = {
+			.have = spawner->footing.have,
+			.network = cell->network,
+			.control = control,
+			.own_uid = spawner->uids.base + spawner->uids.count,
+			.serial = cell->serial,
+			.cgroup = &spawner->cgroup,
+			.seccomp = spawner->seccomp,
+			.message = &init_message,
+		};
+
+		nest_cell_init_run(&init);
+	}
+	cell->pid = (pid_t)pid;
+	cell->pidfd = pidfd;
+	return 0;
+}
+
+/* The init's end blocks, ours doesn't; and ours is told who sends. */
+static int make_control(int ret[2], struct nest_err *err)
+{
+	int one = 1;
+	int r = nest_fd_socketpair(SOCK_SEQPACKET, ret, err);
+
+	if (r == 0)
+		r = nest_fd_set_nonblock(ret[0], 1, err);
+	if (r == 0 && setsockopt(ret[0], SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0)
+		r = nest_err_set(err, -errno, "ask for credentials");
+	return r;
+}
+
+static int birth(struct nest_spawner *spawner, struct nest_spawner_cell *cell, struct nest_err *err)
+{
+	nest_autoclose int ours = -1;
+	nest_autoclose int theirs = -1;
+	int pair[2] = { -1, -1 };
+	int r = make_control(pair, err);
+
+	ours = pair[0];
+	theirs = pair[1];
+	if (r == 0)
+		r = nest_cgroup_create(&spawner->cgroup, cell->serial, err);
+	if (r < 0)
+		return r;
+	r = clone_init(spawner, cell, theirs, err);
+	if (r < 0) {
+		nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
+		return r;
+	}
+	cell->control = nest_take_fd(ours);
+	return 0;
+}
+
+/* A cell stops being one of the pool: it has been taken, or has died. */
+static void leave_pool(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	if (cell->id != 0)
+		return;
+	spawner->prepared[cell->network]--;
+	if (cell->state == NEST_SPAWNER_CELL_PREPARING)
+		spawner->preparing--;
+}
+
+void nest_spawner_cell_kill(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	cell->killed = true;
+	nest_cgroup_kill(&spawner->cgroup, cell->serial);
+	if (spawner->footing.have & NEST_FOOTING_PID)
+		syscall(SYS_pidfd_send_signal, cell->pidfd, SIGKILL, NULL, 0);
+	else if (cell->control >= 0)
+		/* its end makes PID 1 kill what is below it, which nothing else could find */
+		shutdown(cell->control, SHUT_RDWR);
+}
+
+/* A prepared cell failed: nobody waits for it, but making the next at once would burn the CPU. */
+static void note_failure(
+	struct nest_spawner *spawner, struct nest_spawner_cell *cell, const struct nest_err *err)
+{
+	cell->failure = *err;
+	if (cell->failure.code >= 0)
+		cell->failure.code = -EIO;
+	cell->failure.text[sizeof(cell->failure.text) - 1] = '\0';
+	spawner->refill_after = nest_clock_mono_us() + REFILL_PAUSE_US;
+}
+
+/* Nobody waits for the start of @cell any more. */
+static void settle(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	spawner->starting -= cell->starting;
+	cell->starting = false;
+}
+
+static void tell_started(struct nest_spawner *spawner, const struct nest_spawner_cell *cell)
+{
+	struct nest_message_started started = { .pid = cell->worker };
+
+	nest_message_begin(&started.head, NEST_MESSAGE_STARTED, sizeof(started), cell->id);
+	nest_message_send(spawner->agent, &started);
+}
+
+/*
+ * What an init says is checked like a stranger's words: it can speak of its own cell only, and
+ * what is no message of its is dropped.
+ */
+static void understand(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	const union nest_message *message, size_t n, pid_t sender)
+{
+	if (n < sizeof(message->head) || message->head.size != n)
+		return;
+	switch (message->head.type) {
+	case NEST_MESSAGE_PREPARED:
+		if (cell->state != NEST_SPAWNER_CELL_PREPARING)
+			return;
+		cell->state = NEST_SPAWNER_CELL_READY;
+		spawner->preparing--;
+		return;
+	case NEST_MESSAGE_WORKER:
+		/* an init without the privilege to vouch shares our pid namespace */
+		if (n == sizeof(message->started))
+			cell->worker = sender != cell->pid ? sender : message->started.pid;
+		return;
+	case NEST_MESSAGE_RUNNING:
+		if (cell->state == NEST_SPAWNER_CELL_RUNNING && cell->starting)
+			tell_started(spawner, cell);
+		settle(spawner, cell);
+		return;
+	case NEST_MESSAGE_ENDED:
+		if (n != sizeof(message->ended))
+			return;
+		cell->ended = true;
+		cell->wait_status = message->ended.wait_status;
+		return;
+	case NEST_MESSAGE_FAILED:
+		if (n == sizeof(message->failed))
+			note_failure(spawner, cell, &message->failed.err);
+		return;
+	default:
+		return;
+	}
+}
+
+void nest_spawner_cell_hear(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	static union nest_message message;
+
+	while (cell->control >= 0) {
+		pid_t sender;
+		ssize_t n = nest_message_recv_pid(cell->control, &message, &sender);
+
+		if (n == -EAGAIN)
+			return;
+		if (n > 0) {
+			understand(spawner, cell, &message, (size_t)n, sender);
+			continue;
+		}
+		if (n == -EMSGSIZE)
+			continue;
+		unwatch(spawner, &cell->control);
+	}
+}
+
+static void tell_exited(struct nest_spawner *spawner, uint64_t id, enum nest_cell_cause cause,
+	int status, const struct nest_cgroup_usage *usage, const struct nest_err *err)
+{
+	struct nest_message_exited exited = {
+		.cause = cause,
+		.status = status,
+		.memory_peak_bytes = usage ? usage->memory_peak_bytes : 0,
+		.cpu_us = usage ? usage->cpu_us : 0,
+	};
+
+	if (err)
+		exited.err = *err;
+	nest_message_begin(&exited.head, NEST_MESSAGE_EXITED, sizeof(exited), id);
+	nest_message_send(spawner->agent, &exited);
+}
+
+void nest_spawner_cell_tell_failed(
+	struct nest_spawner *spawner, uint64_t id, const struct nest_err *err)
+{
+	tell_exited(spawner, id, NEST_CELL_FAILED, 0, NULL, err);
+}
+
+/*
+ * The cause that the agent is told. A worker that was killed by us or by the kernel for want of
+ * memory dies of the same signal, so these come first; one that ended well is not blamed for a
+ * child of its that ran out of memory.
+ */
+static enum nest_cell_cause judge(const struct nest_spawner_cell *cell, int *ret_status)
+{
+	bool exited = WIFEXITED(cell->wait_status);
+	bool killed = !cell->ended || (!exited && WTERMSIG(cell->wait_status) == SIGKILL);
+
+	*ret_status = exited ? WEXITSTATUS(cell->wait_status) : WTERMSIG(cell->wait_status);
+	if (cell->failure.code < 0)
+		return NEST_CELL_FAILED;
+	if (cell->killed && killed) {
+		*ret_status = SIGKILL;
+		return NEST_CELL_KILLED;
+	}
+	if (cell->last.oom_kills > 0 && !(cell->ended && exited && *ret_status == 0)) {
+		*ret_status = SIGKILL;
+		return NEST_CELL_OOM;
+	}
+	return exited ? NEST_CELL_EXITED : NEST_CELL_SIGNALED;
+}
+
+static void forget(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	enum nest_cell_cause cause;
+	int status;
+
+	if (cell->id != 0) {
+		cause = judge(cell, &status);
+		tell_exited(spawner, cell->id, cause, status, &cell->last,
+			cause == NEST_CELL_FAILED ? &cell->failure : NULL);
+	}
+	*cell = (struct nest_spawner_cell){ .pidfd = -1, .control = -1 };
+	spawner->used--;
+	spawner->removing--;
+}
+
+void nest_spawner_cell_remove(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	int r = nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
+
+	if (r == 1 && nest_clock_mono_us() < cell->removed_by) {
+		nest_cgroup_kill(&spawner->cgroup, cell->serial);
+		return;
+	}
+	/* one that can't be removed is left to the next life's sweep */
+	forget(spawner, cell);
+}
+
+/* PID 1 is gone, and @how it went is known: so is all that ran in the cell. */
+static void bury(struct nest_spawner *spawner, struct nest_spawner_cell *cell, const siginfo_t *how)
+{
+	leave_pool(spawner, cell);
+	settle(spawner, cell);
+	if (!cell->ended && how->si_code == CLD_EXITED && cell->failure.code == 0 && !cell->killed)
+		nest_err_say(&cell->failure, -EIO, "the cell's PID 1 ended without a word");
+	if (!cell->ended)
+		cell->wait_status =
+			how->si_code == CLD_EXITED ? how->si_status << 8 : how->si_status & 0x7f;
+	nest_cgroup_usage(&spawner->cgroup, cell->serial, &cell->last);
+	unwatch(spawner, &cell->pidfd);
+	unwatch(spawner, &cell->control);
+	cell->state = NEST_SPAWNER_CELL_REMOVING;
+	cell->removed_by = nest_clock_mono_us() + REMOVE_PATIENCE_US;
+	spawner->removing++;
+	nest_spawner_cell_remove(spawner, cell);
+}
+
+void nest_spawner_cell_reap(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	siginfo_t how = { .si_pid = 0 };
+
+	nest_spawner_cell_hear(spawner, cell);
+	if (waitid(P_PIDFD, (id_t)cell->pidfd, &how, WEXITED | WNOHANG | __WALL) == 0 &&
+		how.si_pid != 0)
+		bury(spawner, cell, &how);
+}
+
+/* Nobody would notice the end of a cell that isn't watched: so it ends here and now. */
+static void abort_birth(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	siginfo_t how = { .si_pid = 0 };
+
+	nest_spawner_cell_kill(spawner, cell);
+	waitid(P_PIDFD, (id_t)cell->pidfd, &how, WEXITED | __WALL);
+	bury(spawner, cell, &how);
+}
+
+int nest_spawner_cell_prepare(struct nest_spawner *spawner, enum nest_cell_network network,
+	struct nest_spawner_cell **ret, struct nest_err *err)
+{
+	struct nest_spawner_cell *cell = find_free(spawner);
+	size_t n;
+	int r;
+
+	if (!cell)
+		return nest_err_say(err, -EAGAIN, "all %zu cells are in use", spawner->ncells);
+	n = index_of(spawner, cell);
+	*cell = (struct nest_spawner_cell){
+		.serial = ++spawner->next_serial,
+		.network = network,
+		.pidfd = -1,
+		.control = -1,
+	};
+	r = birth(spawner, cell, err);
+	if (r < 0)
+		return r;
+	cell->state = NEST_SPAWNER_CELL_PREPARING;
+	spawner->used++;
+	spawner->preparing++;
+	spawner->prepared[network]++;
+	r = nest_spawner_cell_watch(spawner, cell->pidfd, NEST_SPAWNER_EVENT_PIDFD, n, err);
+	if (r == 0)
+		r = nest_spawner_cell_watch(
+			spawner, cell->control, NEST_SPAWNER_EVENT_CONTROL, n, err);
+	if (r < 0) {
+		abort_birth(spawner, cell);
+		return r;
+	}
+	*ret = cell;
+	return 0;
+}
+
+static struct nest_spawner_cell *find_prepared(
+	struct nest_spawner *spawner, enum nest_cell_network network)
+{
+	struct nest_spawner_cell *second = NULL;
+
+	if (spawner->prepared[network] == 0)
+		return NULL;
+	for (size_t i = 0; i < spawner->top; i++) {
+		struct nest_spawner_cell *cell = &spawner->cells[i];
+
+		if (cell->id != 0 || cell->killed || cell->network != network)
+			continue;
+		if (cell->state == NEST_SPAWNER_CELL_READY)
+			return cell;
+		if (cell->state == NEST_SPAWNER_CELL_PREPARING)
+			second = cell;
+	}
+	return second;
+}
+
+/* More cells than max_cells only while a prepared one of the other network makes room. */
+static void make_room(struct nest_spawner *spawner)
+{
+	if (spawner->used - spawner->removing <= spawner->max_cells)
+		return;
+	for (int network = 0; network < 2; network++) {
+		struct nest_spawner_cell *cell = find_prepared(spawner, network);
+
+		if (cell) {
+			nest_spawner_cell_kill(spawner, cell);
+			return;
+		}
+	}
+}
+
+static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	const struct nest_message_start *start, const int fds[NEST_MESSAGE_FD_COUNT],
+	struct nest_err *err)
+{
+	struct nest_cgroup_limits limits = {
+		.memory_bytes = start->memory_bytes,
+		.pids = start->pids + 1, /* our PID 1 */
+		.cpu_milli = start->cpu_milli,
+	};
+	nest_autoclose int code = -1;
+	int passed[NEST_MESSAGE_FD_COUNT];
+	int r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits, err);
+
+	if (r < 0)
+		return nest_err_wrap(err, "limit the cell");
+	memcpy(passed, fds, sizeof(passed));
+	if (spawner->footing.have & NEST_FOOTING_MOUNT) {
+		r = nest_rootfs_clone_code(&spawner->rootfs, fds[NEST_MESSAGE_FD_CODE], &code, err);
+		if (r < 0)
+			return r;
+		passed[NEST_MESSAGE_FD_CODE] = code;
+	}
+	r = nest_fd_send(cell->control, start, start->head.size, passed, NEST_MESSAGE_FD_COUNT);
+	return r < 0 ? nest_err_set(err, r, "hand the start to the cell") : 0;
+}
+
+int nest_spawner_cell_run(struct nest_spawner *spawner, const struct nest_message_start *start,
+	const int fds[NEST_MESSAGE_FD_COUNT], struct nest_err *err)
+{
+	struct nest_spawner_cell *cell;
+	bool from_pool;
+	int r;
+
+	do {
+		cell = find_prepared(spawner, start->network);
+		from_pool = cell != NULL;
+		r = 0;
+		if (!from_pool)
+			r = nest_spawner_cell_prepare(spawner, start->network, &cell, err);
+		if (r < 0)
+			return r;
+		r = hand_over(spawner, cell, start, fds, err);
+		if (r < 0)
+			nest_spawner_cell_kill(spawner, cell);
+		/* a prepared cell that has died unnoticed is no reason to fail */
+	} while (r == -EPIPE && from_pool);
+	if (r < 0)
+		return r;
+	leave_pool(spawner, cell);
+	cell->id = start->head.cell;
+	cell->state = NEST_SPAWNER_CELL_RUNNING;
+	cell->starting = true;
+	spawner->starting++;
+	make_room(spawner);
+	return 0;
+}
+
+void nest_spawner_cell_usage(const struct nest_spawner *spawner,
+	const struct nest_spawner_cell *cell, struct nest_cgroup_usage *ret)
+{
+	struct nest_cgroup_usage seen = { .pids = 0 };
+
+	nest_cgroup_usage(&spawner->cgroup, cell->serial, ret);
+	if (ret->pids > 0)
+		ret->pids--; /* our PID 1 */
+	if (ret->memory_bytes > 0 && ret->pids > 0)
+		return;
+	nest_descend_usage(spawner->proc, cell->pid, &seen);
+	if (ret->memory_bytes == 0)
+		ret->memory_bytes = seen.memory_bytes;
+	if (ret->cpu_us == 0)
+		ret->cpu_us = seen.cpu_us;
+	if (ret->pids == 0)
+		ret->pids = seen.pids;
+}
