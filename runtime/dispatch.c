@@ -1,0 +1,666 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/dispatch.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "runtime/call_impl.h"
+#include "runtime/function.h"
+#include "runtime/services.h"
+#include "runtime/worker.h"
+
+/*
+ * One pump serves all events: give what waits to free slots, then start workers for what still
+ * waits. A start that fails, or a worker that dies before it is given a request, puts off the next
+ * start, 100 ms and doubling, until a request ends.
+ */
+#define BACKOFF_MIN_MS 100u
+#define BACKOFF_MAX_MS 10000u
+#define DEADLINES 2 /* retry, retired */
+
+struct nest_dispatch {
+	struct nest_services *services;
+	const struct nest_worker_plan *plan;
+	struct nest_call *queue;
+	struct nest_worker_link *workers; /* all whose cells are not gone */
+	uint32_t queued;
+	uint32_t starting;
+	uint32_t ready;
+	bool live;
+	bool retiring;
+	bool starved; /* it wants a cell, and there is none */
+	bool pumping;
+	uint32_t backoff_ms; /* 0: the workers do well */
+	uint64_t backoff_until_us;
+	char failure[192]; /* of the last start, fit for callers */
+	struct nest_deadline retry;
+	struct nest_deadline retired;
+	void (*on_retired)(void *arg);
+	void *on_retired_arg;
+	struct nest_dispatch *prev, *next; /* all of the host's */
+};
+
+static void pump(struct nest_dispatch *dispatch);
+
+struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatch)
+{
+	return dispatch->services;
+}
+
+struct nest_tally *nest_dispatch_tally(const struct nest_dispatch *dispatch)
+{
+	return dispatch->plan->tally;
+}
+
+static const char *name_of(const struct nest_dispatch *dispatch)
+{
+	return dispatch->plan->spec->name;
+}
+
+/* ---- the queue ---- */
+
+static void dequeue(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	DL_DELETE(dispatch->queue, call);
+	dispatch->queued--;
+	call->queued = false;
+	nest_deadlines_clear(dispatch->services->deadlines, &call->deadline);
+}
+
+static void fail_waiting(
+	struct nest_dispatch *dispatch, struct nest_call *call, const struct nest_failure *why)
+{
+	dequeue(dispatch, call);
+	nest_call_conclude(call, why);
+	nest_call_free(call);
+}
+
+static void check_retired(struct nest_dispatch *dispatch)
+{
+	struct nest_worker_link *link;
+
+	if (!dispatch->retiring || dispatch->queued > 0)
+		return;
+	DL_FOREACH(dispatch->workers, link)
+		nest_worker_leave_when_idle(link->worker);
+	if (!dispatch->workers && !nest_deadline_is_set(&dispatch->retired))
+		nest_deadlines_set(dispatch->services->deadlines, &dispatch->retired, 0);
+}
+
+static void on_wait_over(void *arg)
+{
+	struct nest_call *call = arg;
+	struct nest_dispatch *dispatch = call->dispatch;
+	uint64_t ms = (call->deadline.at_us - call->start_us + 500) / 1000;
+	char message[512];
+	struct nest_failure why = {
+		.kind = call->until_caller ? NEST_FAILURE_TIMEOUT : NEST_FAILURE_UNAVAILABLE,
+		.message = message,
+		.retry_after_s = call->until_caller ? 0 : 1,
+	};
+
+	if (dispatch->backoff_ms && dispatch->ready == 0)
+		snprintf(message, sizeof(message),
+			"no worker of function '%s' could be started within %llu ms: %s",
+			name_of(dispatch), (unsigned long long)ms, dispatch->failure);
+	else
+		snprintf(message, sizeof(message),
+			"no worker of function '%s' was free within %llu ms", name_of(dispatch),
+			(unsigned long long)ms);
+	fail_waiting(dispatch, call, &why);
+	check_retired(dispatch);
+}
+
+/* When the caller's own deadline, in wall time, comes by our clock; UINT64_MAX: never. */
+static uint64_t caller_limit_us(const struct nest_call *call, uint64_t now_us)
+{
+	uint64_t wall_ms;
+
+	if (call->caller_deadline_ms == 0)
+		return UINT64_MAX;
+	wall_ms = nest_clock_wall_ms();
+	return call->caller_deadline_ms > wall_ms
+		       ? now_us + (call->caller_deadline_ms - wall_ms) * 1000
+		       : now_us;
+}
+
+/*
+ * Who comes to find no worker at all may wait for one to come up, on top of the queue's own limit.
+ */
+static uint64_t wait_limit_us(const struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	const struct nest_function_spec *spec = dispatch->plan->spec;
+	uint64_t limit = call->start_us + spec->queue_wait_ms * 1000ull;
+	uint64_t callers = caller_limit_us(call, call->start_us);
+
+	if (dispatch->ready == 0)
+		limit += spec->init_timeout_ms * 1000ull;
+	call->until_caller = callers < limit;
+	return call->until_caller ? callers : limit;
+}
+
+static void enqueue(struct nest_dispatch *dispatch, struct nest_call *call, bool first)
+{
+	if (first)
+		DL_PREPEND(dispatch->queue, call);
+	else
+		DL_APPEND(dispatch->queue, call);
+	dispatch->queued++;
+	call->queued = true;
+	call->deadline.cb = on_wait_over;
+	call->deadline.arg = call;
+	nest_deadlines_set(
+		dispatch->services->deadlines, &call->deadline, wait_limit_us(dispatch, call));
+}
+
+void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	dequeue(dispatch, call);
+	check_retired(dispatch);
+}
+
+/* ---- giving ---- */
+
+static struct nest_worker *least_loaded(const struct nest_dispatch *dispatch)
+{
+	struct nest_worker *best = NULL;
+	struct nest_worker_link *link;
+	uint32_t most_free = 0;
+
+	if (dispatch->ready == 0)
+		return NULL;
+	DL_FOREACH(dispatch->workers, link) {
+		uint32_t free_slots = nest_worker_free_slots(link->worker);
+
+		if (free_slots <= most_free)
+			continue;
+		best = link->worker;
+		most_free = free_slots;
+		if (most_free == dispatch->plan->concurrency)
+			break; /* the first idle one: those behind it may go */
+	}
+	return best;
+}
+
+static int give(struct nest_dispatch *dispatch, struct nest_worker *worker, struct nest_call *call)
+{
+	uint64_t now_us = call->queued ? nest_clock_mono_us() : call->start_us;
+	uint64_t limit_us = now_us + dispatch->plan->spec->timeout_ms * 1000ull;
+	uint64_t callers_us = caller_limit_us(call, now_us);
+	int r;
+
+	if (callers_us < limit_us)
+		limit_us = callers_us;
+	if (call->queued)
+		dequeue(dispatch, call);
+	call->given_us = now_us;
+	call->cold = nest_worker_ready_us(worker) > call->start_us;
+	r = nest_worker_give(
+		worker, call, limit_us, nest_clock_wall_ms() + (limit_us - now_us) / 1000);
+	if (r < 0)
+		nest_call_refuse(call, NEST_FAILURE_UNAVAILABLE, 1,
+			"the request could not be handed to function '%s'", name_of(dispatch));
+	return r;
+}
+
+static void give_waiting(struct nest_dispatch *dispatch)
+{
+	struct nest_worker *worker;
+
+	while (dispatch->queue && (worker = least_loaded(dispatch)))
+		give(dispatch, worker, dispatch->queue);
+}
+
+/* A queue of length 0 still lets as many wait for the first worker as it will take. */
+static uint32_t queue_bound(const struct nest_dispatch *dispatch)
+{
+	uint32_t length = dispatch->plan->spec->queue_length;
+
+	if (dispatch->ready > 0 || length > dispatch->plan->concurrency)
+		return length;
+	return dispatch->plan->concurrency;
+}
+
+static void refuse_throttled(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	nest_call_refuse(call, NEST_FAILURE_THROTTLED, 1,
+		"the queue of function '%s' is full: %u requests wait already", name_of(dispatch),
+		dispatch->queued);
+}
+
+/* Whether no worker can come up before @call may not wait any longer. */
+static bool too_late(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	if (dispatch->ready > 0 || dispatch->starting > 0 || !dispatch->backoff_ms)
+		return false;
+	return dispatch->backoff_until_us > wait_limit_us(dispatch, call);
+}
+
+static void refuse_late(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	uint64_t left_us = dispatch->backoff_until_us - call->start_us;
+
+	nest_call_refuse(call, NEST_FAILURE_UNAVAILABLE, (unsigned)(left_us / 1000000 + 1),
+		"function '%s' can't be started just now: %s", name_of(dispatch),
+		dispatch->failure);
+}
+
+void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call)
+{
+	struct nest_services *services = dispatch->services;
+	struct nest_worker *worker;
+
+	if (services->draining || dispatch->retiring) {
+		nest_call_refuse(call, NEST_FAILURE_DRAINING, 1,
+			services->draining ? "the host is going away"
+					   : "this version of the function is being removed");
+		return;
+	}
+	if (!dispatch->queue && (worker = least_loaded(dispatch))) {
+		give(dispatch, worker, call);
+		return;
+	}
+	if (dispatch->queued >= queue_bound(dispatch)) {
+		refuse_throttled(dispatch, call);
+		return;
+	}
+	if (too_late(dispatch, call)) {
+		refuse_late(dispatch, call);
+		return;
+	}
+	enqueue(dispatch, call, false);
+	pump(dispatch);
+}
+
+/* ---- starting ---- */
+
+static void back_off(struct nest_dispatch *dispatch, const char *message, const char *detail)
+{
+	struct nest_tally *tally = dispatch->plan->tally;
+	uint32_t ms = dispatch->backoff_ms ? dispatch->backoff_ms * 2 : BACKOFF_MIN_MS;
+
+	dispatch->backoff_ms = ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS;
+	dispatch->backoff_until_us = nest_clock_mono_us() + dispatch->backoff_ms * 1000ull;
+	nest_deadlines_set(
+		dispatch->services->deadlines, &dispatch->retry, dispatch->backoff_until_us);
+	snprintf(dispatch->failure, sizeof(dispatch->failure), "%s", message);
+	snprintf(tally->last_failure, sizeof(tally->last_failure), "%s%s%s", message,
+		detail && *detail ? ": " : "", detail ? detail : "");
+}
+
+static void set_starved(struct nest_dispatch *dispatch, bool starved)
+{
+	if (dispatch->starved == starved)
+		return;
+	dispatch->starved = starved;
+	dispatch->services->starved += starved ? 1 : -1u;
+}
+
+static uint32_t keep(const struct nest_dispatch *dispatch)
+{
+	return dispatch->live && !dispatch->retiring ? dispatch->plan->spec->workers_min : 0;
+}
+
+/* One idle worker of @dispatch that it can do without; the one that was idle longest. */
+static struct nest_worker *spare_worker(const struct nest_dispatch *dispatch)
+{
+	struct nest_worker *spare = NULL;
+	struct nest_worker_link *link;
+
+	if (dispatch->queue || dispatch->ready <= keep(dispatch))
+		return NULL;
+	DL_FOREACH(dispatch->workers, link) {
+		struct nest_worker *worker = link->worker;
+
+		if (nest_worker_state(worker) == NEST_WORKER_IDLE &&
+			(!spare || nest_worker_idle_since_us(worker) <
+					   nest_worker_idle_since_us(spare)))
+			spare = worker;
+	}
+	return spare;
+}
+
+/*
+ * Has the idle worker of another function that was used least recently make room; not more of them
+ * at a time than functions wait for a cell.
+ */
+static void make_room(struct nest_dispatch *dispatch)
+{
+	struct nest_dispatch *other;
+	struct nest_worker *spare = NULL;
+
+	if (dispatch->services->evictions >= dispatch->services->starved)
+		return;
+	DL_FOREACH(dispatch->services->dispatches, other) {
+		struct nest_worker *worker = other == dispatch ? NULL : spare_worker(other);
+
+		if (worker && (!spare || nest_worker_idle_since_us(worker) <
+						 nest_worker_idle_since_us(spare)))
+			spare = worker;
+	}
+	if (!spare)
+		return;
+	nest_worker_link(spare)->evicted = true;
+	dispatch->services->evictions++;
+	nest_worker_kill(spare, NEST_FAILURE_CANCELLED, "another function needs its cell");
+}
+
+/* How many workers to start now: as many as the load wants, but no more than what waits can use. */
+static uint32_t wanted(const struct nest_dispatch *dispatch)
+{
+	const struct nest_function_spec *spec = dispatch->plan->spec;
+	uint32_t concurrency = dispatch->plan->concurrency;
+	uint32_t alive = dispatch->ready + dispatch->starting, open = 0, want, need;
+	struct nest_worker_link *link;
+
+	if (dispatch->queued == 0)
+		return keep(dispatch) > alive ? keep(dispatch) - alive : 0;
+	DL_FOREACH(dispatch->workers, link) {
+		if (nest_worker_state(link->worker) == NEST_WORKER_BUSY)
+			open += nest_worker_open(link->worker);
+	}
+	want = (open + dispatch->queued + concurrency - 1) / concurrency;
+	if (want < keep(dispatch))
+		want = keep(dispatch);
+	if (want > spec->workers_max)
+		want = spec->workers_max;
+	if (want <= alive)
+		return 0;
+	need = (dispatch->queued + concurrency - 1) / concurrency;
+	need = need > dispatch->starting ? need - dispatch->starting : 0;
+	if (keep(dispatch) > alive && need < keep(dispatch) - alive)
+		need = keep(dispatch) - alive;
+	return need < want - alive ? need : want - alive;
+}
+
+static const struct nest_worker_events worker_events;
+
+static int start_one(struct nest_dispatch *dispatch)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	struct nest_worker *worker;
+	int r;
+
+	r = nest_worker_start(
+		dispatch->services, dispatch->plan, &worker_events, dispatch, &worker, &err);
+	if (r == -EAGAIN) {
+		set_starved(dispatch, true);
+		make_room(dispatch);
+		return r;
+	}
+	if (r < 0) {
+		nest_services_event(dispatch->services, NEST_LOG_ERROR, "%s", nest_err_text(&err));
+		back_off(dispatch, "the host can make no worker for it", nest_err_text(&err));
+		return r;
+	}
+	DL_APPEND(dispatch->workers, nest_worker_link(worker));
+	dispatch->starting++;
+	return 0;
+}
+
+static void start_wanted(struct nest_dispatch *dispatch)
+{
+	if (dispatch->services->closing || (dispatch->retiring && !dispatch->queue))
+		return;
+	/* After a failure not before its time, and one at a time. */
+	if (dispatch->backoff_ms &&
+		(dispatch->starting > 0 || nest_deadline_is_set(&dispatch->retry)))
+		return;
+	set_starved(dispatch, false);
+	for (uint32_t n = wanted(dispatch); n > 0; n--) {
+		if (start_one(dispatch) < 0 || dispatch->backoff_ms)
+			return;
+	}
+}
+
+static void pump(struct nest_dispatch *dispatch)
+{
+	if (dispatch->pumping)
+		return; /* the one under way looks again at what this changed */
+	dispatch->pumping = true;
+	give_waiting(dispatch);
+	start_wanted(dispatch);
+	dispatch->pumping = false;
+	check_retired(dispatch);
+}
+
+static void on_retry(void *arg)
+{
+	pump(arg);
+}
+
+/* ---- what workers tell ---- */
+
+static void on_ready(void *arg, struct nest_worker *worker)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	(void)worker;
+	dispatch->starting--;
+	dispatch->ready++;
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
+	pump(dispatch);
+}
+
+/* A cell is free, or could be freed: who waits for one tries again. */
+void nest_dispatch_feed(void *arg)
+{
+	struct nest_services *services = arg;
+	struct nest_dispatch *dispatch, *next;
+
+	if (services->starved == 0)
+		return;
+	DL_FOREACH_SAFE(services->dispatches, dispatch, next) {
+		if (dispatch->starved)
+			pump(dispatch);
+	}
+}
+
+static void on_slot(void *arg, struct nest_worker *worker)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	dispatch->backoff_ms = 0;
+	if (dispatch->queue)
+		pump(dispatch);
+	if (dispatch->services->starved > 0 && nest_worker_open(worker) == 0)
+		nest_dispatch_feed(dispatch->services);
+	if (dispatch->retiring)
+		check_retired(dispatch);
+}
+
+static void on_idle(void *arg, struct nest_worker *worker)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	if (dispatch->ready > keep(dispatch))
+		nest_worker_leave(worker);
+}
+
+static struct nest_call *first_before(
+	struct nest_dispatch *dispatch, uint64_t us, bool only_second_try)
+{
+	struct nest_call *call;
+
+	DL_FOREACH(dispatch->queue, call) {
+		if (call->start_us <= us && (!only_second_try || call->start_crashed))
+			return call;
+	}
+	return NULL;
+}
+
+/*
+ * A start failed and nobody else can serve what waits. Where the code said why, or it was not ready
+ * in time, another try would end alike; a worker that died without a word is tried once more for
+ * each request.
+ */
+static void fail_start_waiters(struct nest_dispatch *dispatch, const struct nest_worker_end *end)
+{
+	struct nest_failure why = {
+		.kind = end->kind,
+		.message = end->message,
+		.error_json = end->error_json,
+		.error_json_len = end->error_json_len,
+		.retry_after_s = end->kind == NEST_FAILURE_UNAVAILABLE ? 1 : 0,
+	};
+	uint64_t now_us = nest_clock_mono_us();
+	struct nest_call *call;
+
+	while ((call = first_before(dispatch, now_us, !end->final)))
+		fail_waiting(dispatch, call, &why);
+	DL_FOREACH(dispatch->queue, call)
+		call->start_crashed = true;
+}
+
+static void on_ended(void *arg, struct nest_worker *worker, const struct nest_worker_end *end)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	if (nest_worker_ready_us(worker))
+		dispatch->ready--;
+	else
+		dispatch->starting--;
+	if (!end->was_ready || end->barren)
+		back_off(dispatch, end->message, end->detail);
+	if (!end->was_ready && dispatch->ready == 0 && dispatch->starting == 0)
+		fail_start_waiters(dispatch, end);
+	pump(dispatch);
+}
+
+static void on_unbegun(void *arg, struct nest_call *call)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	nest_deadlines_clear(dispatch->services->deadlines, &call->deadline);
+	enqueue(dispatch, call, true);
+	pump(dispatch);
+}
+
+static void on_gone(void *arg, struct nest_worker *worker)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	DL_DELETE(dispatch->workers, nest_worker_link(worker));
+	if (nest_worker_link(worker)->evicted)
+		dispatch->services->evictions--;
+	/* Its cell counts until this callback has returned. */
+	if (dispatch->services->starved > 0)
+		nest_deadlines_set(
+			dispatch->services->deadlines, &dispatch->services->cell_freed, 0);
+	pump(dispatch);
+}
+
+static const struct nest_worker_events worker_events = {
+	.ready = on_ready,
+	.slot = on_slot,
+	.idle = on_idle,
+	.ended = on_ended,
+	.unbegun = on_unbegun,
+	.gone = on_gone,
+};
+
+/* ---- life ---- */
+
+static void on_retired(void *arg)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	dispatch->on_retired(dispatch->on_retired_arg);
+}
+
+int nest_dispatch_new(struct nest_services *services, const struct nest_worker_plan *plan,
+	struct nest_dispatch **ret)
+{
+	struct nest_dispatch *dispatch = calloc(1, sizeof(*dispatch));
+
+	if (!dispatch || nest_deadlines_reserve(services->deadlines, DEADLINES) < 0) {
+		free(dispatch);
+		return -ENOMEM;
+	}
+	dispatch->services = services;
+	dispatch->plan = plan;
+	dispatch->retry.cb = on_retry;
+	dispatch->retry.arg = dispatch;
+	dispatch->retired.cb = on_retired;
+	dispatch->retired.arg = dispatch;
+	DL_APPEND(services->dispatches, dispatch);
+	*ret = dispatch;
+	return 0;
+}
+
+void nest_dispatch_free(struct nest_dispatch *dispatch)
+{
+	if (!dispatch)
+		return;
+	set_starved(dispatch, false);
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retired);
+	nest_deadlines_release(dispatch->services->deadlines, DEADLINES);
+	DL_DELETE(dispatch->services->dispatches, dispatch);
+	free(dispatch);
+}
+
+void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
+{
+	struct nest_worker_link *link;
+
+	if (dispatch->live == live)
+		return;
+	dispatch->live = live;
+	if (!live && !dispatch->queue) {
+		DL_FOREACH(dispatch->workers, link)
+			nest_worker_leave_when_idle(link->worker);
+	}
+	pump(dispatch);
+}
+
+void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg)
+{
+	dispatch->retiring = true;
+	dispatch->on_retired = cb;
+	dispatch->on_retired_arg = arg;
+	check_retired(dispatch);
+}
+
+void nest_dispatch_abort(
+	struct nest_dispatch *dispatch, enum nest_failure_kind kind, const char *message)
+{
+	struct nest_failure why = { .kind = kind, .message = message, .retry_after_s = 1 };
+	struct nest_worker_link *link;
+
+	while (dispatch->queue)
+		fail_waiting(dispatch, dispatch->queue, &why);
+	DL_FOREACH(dispatch->workers, link)
+		nest_worker_kill(link->worker, kind, message);
+	/* What a worker had not begun came back. */
+	while (dispatch->queue)
+		fail_waiting(dispatch, dispatch->queue, &why);
+}
+
+void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_target_stats *ret)
+{
+	struct nest_worker_link *link;
+
+	ret->queued = dispatch->queued;
+	DL_FOREACH(dispatch->workers, link) {
+		ret->workers[nest_worker_state(link->worker)]++;
+		ret->in_flight += nest_worker_open(link->worker);
+	}
+}
+
+bool nest_dispatch_each_worker(const struct nest_dispatch *dispatch,
+	bool (*cb)(void *arg, struct nest_worker *worker), void *arg)
+{
+	struct nest_worker_link *link;
+
+	DL_FOREACH(dispatch->workers, link) {
+		if (!cb(arg, link->worker))
+			return false;
+	}
+	return true;
+}

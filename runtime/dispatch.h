@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_DISPATCH_H
+#define NEST_RUNTIME_DISPATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/host.h"
+
+struct nest_call;
+struct nest_services;
+struct nest_tally;
+struct nest_worker;
+struct nest_worker_plan;
+
+/*
+ * The queue before one version of a function, and its workers: it gives each request to the least
+ * loaded worker with a free slot, starts workers when requests wait for want of one, and lets
+ * them go when they are idle. Never are there more requests on a worker than its slots.
+ */
+struct nest_dispatch;
+
+/* Makes one. Borrows @plan. -ENOMEM. */
+int nest_dispatch_new(struct nest_services *services, const struct nest_worker_plan *plan,
+	struct nest_dispatch **ret);
+
+/* Frees one that is empty: nothing waits, no worker is left. NULL is fine. */
+void nest_dispatch_free(struct nest_dispatch *dispatch);
+
+/* What its host's functions share. */
+struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatch);
+
+/* What its version is counted by. */
+struct nest_tally *nest_dispatch_tally(const struct nest_dispatch *dispatch);
+
+/* Takes a new call: it is given to a worker, waits, or is refused on a later turn. */
+void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call);
+
+/* Takes a waiting call out of the queue. */
+void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *call);
+
+/*
+ * The live version keeps workers_min workers; another one lets its present workers go as they
+ * become idle.
+ */
+void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live);
+
+/*
+ * Takes no new calls; when those it has are done and its workers are gone, calls @cb once, on a
+ * later turn.
+ */
+void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg);
+
+/* Fails all its calls with @kind and kills its workers. */
+void nest_dispatch_abort(
+	struct nest_dispatch *dispatch, enum nest_failure_kind kind, const char *message);
+
+/*
+ * Lets those that wait for a cell try again; @arg is the services, whose cell_freed deadline calls
+ * this.
+ */
+void nest_dispatch_feed(void *arg);
+
+/* Fills the part of @ret that is the queue's and the workers'. */
+void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_target_stats *ret);
+
+/* Calls @cb for each worker until it returns false; false then. */
+bool nest_dispatch_each_worker(const struct nest_dispatch *dispatch,
+	bool (*cb)(void *arg, struct nest_worker *worker), void *arg);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_FUNCTION_H
+#define NEST_RUNTIME_FUNCTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <cjson/cJSON.h>
+
+struct nest_err;
+struct nest_schema;
+struct nest_schema_place;
+
+#define NEST_FUNCTION_NAME_MAX 64    /* [A-Za-z0-9_-], as AWS */
+#define NEST_FUNCTION_VERSION_MAX 32 /* [A-Za-z0-9._-] */
+
+enum nest_function_interface {
+	NEST_FUNCTION_EVENT,
+	NEST_FUNCTION_HTTP,
+	NEST_FUNCTION_WSGI,
+	NEST_FUNCTION_ASGI,
+};
+
+/* One route: a request matches when every part that is given does. */
+struct nest_function_route {
+	const char *host;   /* NULL: any; "example.org" or "*.example.org" */
+	const char *path;   /* "/a/b" exact, "/a/b/" + "*" at its end: prefix */
+	const char *method; /* NULL: any */
+};
+
+/*
+ * What a function's spec says (nestlet-function(5)): immutable once parsed, all strings its own.
+ */
+struct nest_function_spec {
+	const char *name;
+	const char *version; /* "" until the registry numbers it */
+	const char *description;
+	const char *runtime;
+	const char *handler; /* "": the runtime's default */
+	enum nest_function_interface interface;
+	const char *code_path;	 /* code.path: a local directory; or NULL */
+	const char *code_digest; /* code.digest: "sha256:..." of an uploaded artifact; or NULL */
+	const char *const *env;	 /* "K=V", NULL-terminated */
+	uint64_t memory_bytes;	 /* memoryMb; 0: the runtime's default */
+	uint64_t tmp_bytes;	 /* tmpMb */
+	uint32_t cpu_milli;	 /* cpu, cores * 1000; 0: no limit */
+	uint32_t pids;
+	uint32_t nofile;
+	bool network_none; /* network: "none" */
+	uint32_t timeout_ms;
+	uint32_t init_timeout_ms;
+	uint32_t concurrency; /* per worker; 0: the runtime's default */
+	uint32_t workers_min;
+	uint32_t workers_max;
+	uint32_t idle_ms;	/* workers.idleMs */
+	uint32_t queue_length;	/* queue.length */
+	uint32_t queue_wait_ms; /* queue.waitMs */
+	uint64_t log_bytes;	/* logs.bytes kept on disk */
+	const struct nest_function_route *routes;
+	uint32_t nroutes;
+	cJSON *json; /* the normalised spec, as describe shows it */
+};
+
+/*
+ * Parses and checks one spec object (keys of nestlet-function(5)); unknown keys, wrong types and
+ * values out of range are errors that name the key's path. Copies; @defaults is the config's
+ * "functionDefaults" object or NULL. The caller owns *@ret. Any thread.
+ */
+int nest_function_parse(const cJSON *object, const cJSON *defaults, struct nest_function_spec **ret,
+	struct nest_err *err);
+
+/*
+ * The same, and where it fails *@ret_place (may be NULL) says at which key, so that who has the
+ * text can name the line. Any thread.
+ */
+int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
+	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err);
+
+/*
+ * Checks a "functionDefaults" object: the keys of a spec but for those that only a function itself
+ * can say (name, version, description, handler, code, routes). Any thread.
+ */
+int nest_function_check_defaults(
+	const cJSON *object, struct nest_schema_place *ret_place, struct nest_err *err);
+
+/* The table of all keys, in nestlet-function(5)'s order. Any thread. */
+const struct nest_schema *nest_function_schema(void);
+
+/* The table of the keys of one element of "routes". Any thread. */
+const struct nest_schema *nest_function_route_schema(void);
+
+/* Whether @text is "sha256:" and 64 lower-case hex digits. Any thread. */
+bool nest_function_is_digest(const char *text);
+
+/* Whether @text can be a function's name, a version, a runtime's name. Any thread. */
+bool nest_function_is_name(const char *text);
+bool nest_function_is_version(const char *text);
+bool nest_function_is_runtime(const char *text);
+
+/* A copy with another version. Caller owns. -ENOMEM. */
+int nest_function_with_version(const struct nest_function_spec *spec, const char *version,
+	struct nest_function_spec **ret, struct nest_err *err);
+
+/* Whether two specs say the same but for their version. */
+bool nest_function_equal(const struct nest_function_spec *a, const struct nest_function_spec *b);
+
+void nest_function_free(struct nest_function_spec *spec); /* NULL is fine */
+
+#endif

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/host.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "loader/loader.h"
+#include "runtime/channel.h"
+#include "runtime/deadline.h"
+#include "runtime/dispatch.h"
+#include "runtime/features.h"
+#include "runtime/funclog.h"
+#include "runtime/host_impl.h"
+#include "runtime/manifest.h"
+#include "runtime/route.h"
+#include "runtime/target.h"
+#include "runtime/uids.h"
+#include "sandbox/sandbox.h"
+
+/*
+ * Opening and closing. What is opened last is closed first: the functions' calls and workers with
+ * the sandbox and the loader, then what these reported to (logs), then the wire and the deadlines.
+ */
+
+#define DEADLINES 2 /* a freed cell, closing */
+
+struct nest_host_prefork {
+	struct nest_sandbox_spawner spawner;
+	struct nest_features *features;
+};
+
+/* ---- before threads and the drop of privilege ---- */
+
+static int launch(const struct nest_host_config *config, struct nest_sandbox_spawner *ret,
+	struct nest_err *err)
+{
+	const struct nest_sandbox_config sandbox = {
+		.instance = config->instance,
+		.state_dir = config->state_dir,
+		.runtimes_dir = config->runtimes_dir,
+		.root_paths = config->root_paths,
+		.uid_base = config->uid_base,
+		.uid_count = config->uid_count,
+		.agent_uid = config->agent_uid,
+		.agent_gid = config->agent_gid,
+		.pool_size = config->pool_size,
+		.pool_size_none = config->pool_size_none,
+		.max_cells = config->max_cells,
+		.require_isolation = config->require_isolation,
+	};
+
+	return nest_sandbox_launch(&sandbox, ret, err);
+}
+
+static void free_prefork(struct nest_host_prefork *prefork)
+{
+	if (prefork->spawner.fd >= 0)
+		nest_sandbox_dismiss(&prefork->spawner);
+	if (prefork->features)
+		nest_features_close(prefork->features);
+	free(prefork);
+}
+
+int nest_host_prefork(
+	const struct nest_host_config *config, struct nest_host_prefork **ret, struct nest_err *err)
+{
+	struct nest_host_prefork *prefork = calloc(1, sizeof(*prefork));
+	int r;
+
+	if (!prefork)
+		return nest_err_set(err, -ENOMEM, "start the host");
+	prefork->spawner.fd = -1;
+	/* Before the spawner: its end of the agent's socket must have no other holder. */
+	r = nest_features_start(&prefork->features, err);
+	if (r == 0)
+		r = launch(config, &prefork->spawner, err);
+	if (r < 0) {
+		prefork->spawner.fd = -1;
+		free_prefork(prefork);
+		return r;
+	}
+	*ret = prefork;
+	return 0;
+}
+
+int nest_host_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err)
+{
+	return nest_features_probe(ret, ret_n, err);
+}
+
+/* ---- opening ---- */
+
+static int make_dir(const struct nest_host *host, const char *name, char ret_path[static 4096],
+	struct nest_err *err)
+{
+	int n = snprintf(ret_path, 4096, "%s/%s", host->config.state_dir, name);
+
+	if (n < 0 || n >= 4096)
+		return nest_err_set(
+			err, -ENAMETOOLONG, "state directory '%s'", host->config.state_dir);
+	return nest_file_mkdirs(ret_path, 0700, err);
+}
+
+static int open_loader(struct nest_host *host, struct nest_err *err)
+{
+	char dir[4096];
+	const struct nest_loader_config config = {
+		.dir = dir,
+		.max_bytes = host->config.cache_bytes,
+		.max_tree_bytes = host->config.code_bytes,
+		.max_tree_entries = host->config.code_entries,
+	};
+	int r = make_dir(host, "code", dir, err);
+
+	return r < 0 ? r : nest_loader_open(host->services.loop, &config, &host->loader, err);
+}
+
+static int open_logs(struct nest_host *host, struct nest_err *err)
+{
+	char dir[4096];
+	int r = make_dir(host, "logs", dir, err);
+
+	if (r < 0)
+		return r;
+	return nest_funclog_store_open(
+		host->services.loop, dir, host->config.log_line_bytes, &host->logs, err);
+}
+
+static void on_sandbox_lost(void *arg, const struct nest_err *why)
+{
+	struct nest_host *host = arg;
+
+	host->services.draining = true;
+	host->on_lost(host->on_lost_arg, why);
+}
+
+static int open_parts(
+	struct nest_host *host, struct nest_host_prefork *prefork, struct nest_err *err)
+{
+	struct nest_services *services = &host->services;
+	int r;
+
+	r = nest_manifests_load(
+		host->config.runtimes_dir, host->config.manifest_dirs, &host->manifests, err);
+	if (r == 0 && nest_uids_new(host->config.uid_base, host->config.uid_count, &host->uids) < 0)
+		r = nest_err_set(err, -ENOMEM, "open the host");
+	if (r == 0)
+		r = nest_deadlines_open(services->loop, &services->deadlines, err);
+	if (r == 0 && nest_deadlines_reserve(services->deadlines, DEADLINES) < 0)
+		r = nest_err_set(err, -ENOMEM, "open the host");
+	if (r == 0)
+		r = nest_wire_open(services->loop, &services->wire, err);
+	if (r == 0)
+		r = open_logs(host, err);
+	if (r == 0)
+		r = open_loader(host, err);
+	if (r < 0)
+		return r;
+	r = nest_sandbox_open(
+		services->loop, prefork->spawner, on_sandbox_lost, host, &services->sandbox, err);
+	if (r == 0)
+		prefork->spawner.fd = -1;
+	return r;
+}
+
+static void close_parts(struct nest_host *host);
+
+static void on_failed_open_closed(void *arg)
+{
+	(void)arg;
+}
+
+/* Each thing that weakens the isolation on this machine is worth a line in the host's log. */
+static void tell_missing(const struct nest_host *host)
+{
+	const char *line = nest_sandbox_missing(host->services.sandbox);
+	char message[512];
+
+	while (*line && host->config.on_event) {
+		size_t n = strcspn(line, "\n");
+
+		snprintf(message, sizeof(message), "cells do without %.*s", (int)n, line);
+		host->config.on_event(host->config.event_arg, NEST_LOG_WARN, message);
+		line += n + (line[n] == '\n');
+	}
+}
+
+int nest_host_open(uv_loop_t *loop, const struct nest_host_config *config,
+	struct nest_host_prefork *prefork, void (*on_lost)(void *arg, const struct nest_err *why),
+	void *arg, struct nest_host **ret, struct nest_err *err)
+{
+	struct nest_host *host = calloc(1, sizeof(*host));
+	int r;
+
+	if (!host) {
+		free_prefork(prefork);
+		return nest_err_set(err, -ENOMEM, "open the host");
+	}
+	host->config = *config;
+	host->services.loop = loop;
+	host->services.config = &host->config;
+	host->services.cell_freed.cb = nest_dispatch_feed;
+	host->services.cell_freed.arg = &host->services;
+	host->on_lost = on_lost;
+	host->on_lost_arg = arg;
+	r = open_parts(host, prefork, err);
+	host->features = nest_take_ptr(prefork->features);
+	if (r == 0)
+		r = nest_features_open(host->features, loop, err);
+	free_prefork(prefork);
+	if (r < 0) {
+		/* The handles that were opened are closed when the loop runs once more. */
+		host->on_closed = on_failed_open_closed;
+		host->services.closing = true;
+		close_parts(host);
+		return r;
+	}
+	tell_missing(host);
+	*ret = host;
+	return 0;
+}
+
+/* ---- closing ---- */
+
+static void free_host(struct nest_host *host)
+{
+	void (*cb)(void *arg) = host->on_closed;
+	void *arg = host->on_closed_arg;
+
+	nest_route_free(host->routes);
+	nest_uids_free(host->uids);
+	nest_manifests_free(host->manifests);
+	nest_features_close(host->features);
+	free(host);
+	cb(arg);
+}
+
+static void part_closed(struct nest_host *host, void (*then)(struct nest_host *host))
+{
+	if (--host->closing_parts == 0)
+		then(host);
+}
+
+static void on_base_closed(void *arg)
+{
+	part_closed(arg, free_host);
+}
+
+static void close_base(struct nest_host *host)
+{
+	host->closing_parts = 1;
+	if (host->services.wire) {
+		host->closing_parts++;
+		nest_wire_close(host->services.wire, on_base_closed, host);
+	}
+	if (host->services.deadlines) {
+		host->closing_parts++;
+		nest_deadlines_close(host->services.deadlines, on_base_closed, host);
+	}
+	part_closed(host, free_host);
+}
+
+static void on_logs_closed(void *arg)
+{
+	close_base(arg);
+}
+
+static void drop_all(struct nest_host *host)
+{
+	struct nest_lineage *lineage, *next;
+
+	HASH_ITER(hh, host->lineages, lineage, next) {
+		struct nest_lineage_version *version, *following;
+
+		DL_FOREACH_SAFE(lineage->versions, version, following)
+			nest_host_drop(host, version, false);
+	}
+}
+
+/* No worker is left, and no handle of one: what they used can go. */
+static void close_rest(struct nest_host *host)
+{
+	drop_all(host);
+	nest_host_logs_end(host);
+	if (host->logs)
+		nest_funclog_store_close(host->logs, on_logs_closed, host);
+	else
+		close_base(host);
+}
+
+static void on_part_closed(void *arg)
+{
+	part_closed(arg, close_rest);
+}
+
+static void close_parts(struct nest_host *host)
+{
+	host->closing_parts = 1;
+	if (host->services.sandbox) {
+		host->closing_parts++;
+		nest_sandbox_close(host->services.sandbox, on_part_closed, host);
+	}
+	if (host->loader) {
+		host->closing_parts++;
+		nest_loader_close(host->loader, on_part_closed, host);
+	}
+	if (host->services.handles > 0) {
+		host->closing_parts++;
+		host->services.on_closed = on_part_closed;
+		host->services.on_closed_arg = host;
+	}
+	part_closed(host, close_rest);
+}
+
+static void on_close(void *arg)
+{
+	struct nest_host *host = arg;
+	struct nest_lineage *lineage, *next;
+	struct nest_lineage_version *version;
+
+	host->services.closing = true;
+	HASH_ITER(hh, host->lineages, lineage, next) {
+		DL_FOREACH(lineage->versions, version)
+			nest_dispatch_abort(nest_target_dispatch(version->target),
+				NEST_FAILURE_DRAINING, "the host is going away");
+	}
+	close_parts(host);
+}
+
+/* On a later turn, so that no call of ours is left on the stack whose object is freed by it. */
+void nest_host_close(struct nest_host *host, void (*cb)(void *arg), void *arg)
+{
+	host->on_closed = cb;
+	host->on_closed_arg = arg;
+	host->services.draining = true;
+	host->services.on_idle = NULL;
+	host->close_deadline.cb = on_close;
+	host->close_deadline.arg = host;
+	nest_deadlines_set(host->services.deadlines, &host->close_deadline, 0);
+}
+
+static void on_drained(void *arg)
+{
+	struct nest_host *host = arg;
+	void (*cb)(void *arg) = host->services.on_idle;
+
+	host->services.on_idle = NULL;
+	if (cb)
+		cb(host->services.on_idle_arg);
+}
+
+void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg)
+{
+	host->services.draining = true;
+	host->services.on_idle = cb;
+	host->services.on_idle_arg = arg;
+	if (host->services.calls > 0)
+		return;
+	host->close_deadline.cb = on_drained;
+	host->close_deadline.arg = host;
+	nest_deadlines_set(host->services.deadlines, &host->close_deadline, 0);
+}
+
+/* ---- what the agent shows ---- */
+
+void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
+{
+	struct nest_loader_stats loader;
+
+	nest_loader_stats(host->loader, &loader);
+	*ret = (struct nest_host_stats){
+		.cells_prepared = nest_sandbox_prepared(host->services.sandbox),
+		.workers = host->services.workers,
+		.cache_bytes = loader.bytes,
+		.cache_hits_total = loader.hits_total,
+		.cache_misses_total = loader.misses_total,
+		.cache_failures_total = loader.failures_total,
+	};
+}
+
+const char *const *nest_host_runtimes(const struct nest_host *host)
+{
+	return nest_manifests_names(host->manifests);
+}
+
+const struct nest_feature_row *nest_host_features(const struct nest_host *host, size_t *ret_n)
+{
+	return nest_features_rows(host->features, ret_n);
+}

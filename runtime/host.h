@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_HOST_H
+#define NEST_RUNTIME_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <uv.h>
+
+#include "base/log.h"
+#include "runtime/call.h"
+#include "runtime/failure.h"
+
+struct nest_err;
+struct nest_function_spec;
+
+/*
+ * The whole of what the agent drives: functions with their versions and workers, the code cache,
+ * the cells. Loop thread only, but for nest_host_prefork().
+ */
+struct nest_host;
+/* One version of one function, deployed: where calls go. Valid until it is removed. */
+struct nest_target;
+
+struct nest_host_config {
+	/* cells (see sandbox/sandbox.h for each) */
+	const char *instance;
+	const char *state_dir;		  /* code/, logs/ are made below it */
+	const char *runtimes_dir;	  /* runtimes/manifests/ *.json describe the runtimes */
+	const char *const *manifest_dirs; /* NULL-terminated: more manifests, later ones win */
+	const char *const *root_paths;
+	uid_t uid_base;
+	uint32_t uid_count;
+	uid_t agent_uid;
+	gid_t agent_gid;
+	uint32_t pool_size;
+	uint32_t pool_size_none;
+	uint32_t max_cells;
+	bool require_isolation;
+	/* code cache */
+	uint64_t cache_bytes;
+	uint64_t code_bytes; /* one function's code, unpacked */
+	uint64_t code_entries;
+	uint64_t upload_bytes; /* one artifact as uploaded */
+	/* workers */
+	uint64_t response_bytes;  /* most bytes of one event's buffered... 0 = no limit */
+	uint32_t cancel_grace_ms; /* a worker that does not give a slot back is killed after this */
+	uint32_t ping_interval_ms;
+	uint32_t ping_timeout_ms;
+	uint32_t drain_grace_ms; /* an old worker's requests may take this long */
+	uint32_t log_line_bytes; /* longer lines are cut, and say so */
+	/*
+	 * What happened to a function that an operator should read: a crash, a worker killed, a start that
+	 * failed. Once for each; may be NULL.
+	 */
+	void (*on_event)(void *arg, enum nest_log_level level, const char *message);
+	void *event_arg;
+};
+
+/*
+ * What must happen before threads exist and privilege is dropped: forks the spawner, tries this machine's
+ * features. The caller gives *@ret to nest_host_open(). Blocks. Returns in the parent only.
+ */
+struct nest_host_prefork;
+int nest_host_prefork(const struct nest_host_config *config, struct nest_host_prefork **ret,
+	struct nest_err *err);
+
+/*
+ * Opens the host; takes @prefork. @on_lost is called once when the spawner is gone: no request can be
+ * served from then on and the process should end.
+ */
+int nest_host_open(uv_loop_t *loop, const struct nest_host_config *config,
+	struct nest_host_prefork *prefork, void (*on_lost)(void *arg, const struct nest_err *why),
+	void *arg, struct nest_host **ret, struct nest_err *err);
+
+/* Kills what runs, fails what waits, then calls @cb and frees. */
+void nest_host_close(struct nest_host *host, void (*cb)(void *arg), void *arg);
+
+/* No new calls; @cb once when none is in flight (which the caller may bound by a timer). */
+void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg);
+
+/*
+ * Deploys one version (copies @spec): fetches its code and, once that is in the cache, makes it findable;
+ * the newest deployed version of a name is its live one, and workers_min workers are started. @cb is called once,
+ * never before this returns: with the target, or NULL and why. A name+version that
+ * stands with an equal spec succeeds; with another spec it is -EEXIST.
+ */
+int nest_host_deploy(struct nest_host *host, const struct nest_function_spec *spec,
+	void (*cb)(void *arg, struct nest_target *target, const struct nest_err *err), void *arg,
+	struct nest_err *err);
+
+/*
+ * Takes one version away (@version NULL: all of the name's): no new calls, those in flight finish, then its workers, log and
+ * references go. 1: no such function.
+ */
+int nest_host_remove(struct nest_host *host, const char *name, const char *version);
+
+/* Makes another deployed version the live one. 1: no such version. */
+int nest_host_set_live(struct nest_host *host, const char *name, const char *version);
+
+/* By name and qualifier (NULL, "" or "$LATEST": the live version). NULL: none. */
+struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier);
+
+/* By route: the most specific match among live versions (exact host, longest path, method). NULL: none. */
+struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
+	size_t hostname_len, const char *path, size_t path_len, const char *method);
+
+/* Its spec, version included; lives with @target. */
+const struct nest_function_spec *nest_target_spec(const struct nest_target *target);
+
+/* An artifact upload for the agent; see loader/loader.h's nest_upload. @cb gets the digest, or NULL and why. */
+struct nest_host_upload;
+int nest_host_upload_open(
+	struct nest_host *host, struct nest_host_upload **ret, struct nest_err *err);
+int nest_host_upload_write(
+	struct nest_host_upload *upload, const void *bytes, size_t n, struct nest_err *err);
+void nest_host_upload_finish(struct nest_host_upload *upload,
+	void (*cb)(void *arg, const char *digest, uint64_t bytes, const struct nest_err *err),
+	void *arg);
+void nest_host_upload_abort(struct nest_host_upload *upload);
+
+/* ---- what runs, for the admin API and metrics ---- */
+
+enum nest_worker_state {
+	NEST_WORKER_STARTING,
+	NEST_WORKER_IDLE,
+	NEST_WORKER_BUSY,
+	NEST_WORKER_DRAINING,
+	NEST_WORKER_STATES
+};
+
+/* "starting", "idle", ... Any thread. */
+const char *nest_worker_state_name(enum nest_worker_state state);
+
+#define NEST_LATENCY_BUCKETS 16
+extern const double nest_latency_bounds_s[NEST_LATENCY_BUCKETS]; /* upper bounds, seconds */
+
+struct nest_histogram {
+	uint64_t count[NEST_LATENCY_BUCKETS + 1]; /* the last: above all bounds */
+	double sum_s;
+};
+
+enum nest_restart_cause {
+	NEST_RESTART_EXIT,
+	NEST_RESTART_SIGNAL,
+	NEST_RESTART_OOM,
+	NEST_RESTART_TIMEOUT, /* killed: it did not stop at the deadline */
+	NEST_RESTART_HUNG,    /* killed: no answer to pings */
+	NEST_RESTART_PROTOCOL,
+	NEST_RESTART_INIT,
+	NEST_RESTART_CAUSES
+};
+/* "exit", "oom", ... Any thread. */
+const char *nest_restart_cause_name(enum nest_restart_cause cause);
+
+struct nest_target_stats {
+	const struct nest_function_spec *spec;
+	bool live;
+	uint32_t workers[NEST_WORKER_STATES];
+	uint32_t in_flight;
+	uint32_t queued;
+	uint64_t requests_total[NEST_FAILURE_KINDS]; /* [NEST_FAILURE_NONE]: succeeded */
+	uint64_t cold_starts_total;
+	uint64_t restarts_total[NEST_RESTART_CAUSES];
+	struct nest_histogram duration;	  /* whole request, in the host */
+	struct nest_histogram cold_start; /* asked for a worker, to ready */
+	uint64_t log_dropped_bytes_total;
+	char last_failure[256]; /* of a start; "" if none */
+};
+
+/* Calls @cb for each deployed version, by name, then version; stop when it returns false. */
+void nest_host_each_target(struct nest_host *host,
+	bool (*cb)(void *arg, struct nest_target *target, const struct nest_target_stats *stats),
+	void *arg);
+
+struct nest_worker_stats {
+	uint64_t id;
+	pid_t pid;
+	enum nest_worker_state state;
+	uint32_t in_flight;
+	uint64_t requests_total;
+	uint64_t age_ms;
+	uint64_t memory_bytes; /* as last measured (every few seconds, or by refresh) */
+	uint64_t memory_peak_bytes;
+	uint64_t cpu_us;
+	const char *function;
+	const char *version;
+};
+/* Calls @cb for each worker, by id; stops when it returns false. */
+void nest_host_each_worker(struct nest_host *host,
+	bool (*cb)(void *arg, const struct nest_worker_stats *stats), void *arg);
+
+/* Measures all workers anew, then calls @cb once, on a later turn. */
+int nest_host_refresh(struct nest_host *host, void (*cb)(void *arg), void *arg);
+
+struct nest_host_stats {
+	uint32_t cells_prepared;
+	uint32_t workers;
+	uint64_t cache_bytes;
+	uint64_t cache_hits_total;
+	uint64_t cache_misses_total;
+	uint64_t cache_failures_total;
+};
+/* The host's own counts, now. */
+void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret);
+
+/* Names of the runtimes known, for messages and `describe`. NULL-terminated; lives with @host. */
+const char *const *nest_host_runtimes(const struct nest_host *host);
+
+struct nest_feature_row {
+	const char *name;
+	bool yes;
+	bool required;
+	const char *detail;
+	const char *remedy;
+};
+/*
+ * This machine's features as a child found them that nest_host_prefork() started; 0 rows until it is
+ * done, within a few seconds. Lives with @host.
+ */
+const struct nest_feature_row *nest_host_features(const struct nest_host *host, size_t *ret_n);
+/* Tries them now, for nestletd --check: one block that the caller frees. Blocks for seconds. */
+int nest_host_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err);
+
+/* ---- logs ---- */
+
+/* A reader of one function's log (all versions): what is on disk, then, with follow, what comes. */
+struct nest_log_reader;
+struct nest_log_query {
+	const char *function;
+	uint32_t tail_lines; /* the last so many of what is on disk */
+	bool follow;
+};
+/*
+ * @line: one JSON object, without its newline: {"time","function","version","worker","stream","level","requestId","message"}.
+ * @done: once, last: all was read (without follow), or the function was removed. Never before open returns.
+ * 1: no such function.
+ */
+int nest_host_logs_open(struct nest_host *host, const struct nest_log_query *query,
+	void (*line)(void *arg, const char *json, size_t n), void (*done)(void *arg), void *arg,
+	struct nest_log_reader **ret, struct nest_err *err);
+/* Pauses and resumes delivery while the client is slow; lines missed by a slow follower are counted in a line. */
+void nest_host_logs_pause(struct nest_log_reader *reader, bool pause);
+/* Ends it; no event follows. */
+void nest_host_logs_close(struct nest_log_reader *reader);
+
+#endif

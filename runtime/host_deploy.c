@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "loader/loader.h"
+#include "runtime/dispatch.h"
+#include "runtime/funclog.h"
+#include "runtime/function.h"
+#include "runtime/host_impl.h"
+#include "runtime/manifest.h"
+#include "runtime/route.h"
+#include "runtime/target.h"
+#include "runtime/uids.h"
+
+/* ---- finding ---- */
+
+struct nest_lineage *nest_host_lineage(const struct nest_host *host, const char *name)
+{
+	struct nest_lineage *lineage;
+
+	HASH_FIND_STR(host->lineages, name, lineage);
+	return lineage;
+}
+
+struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, name);
+	struct nest_lineage_version *version;
+
+	if (!lineage)
+		return NULL;
+	if (!qualifier || !*qualifier || strcmp(qualifier, "$LATEST") == 0)
+		version = lineage->live;
+	else
+		version = nest_lineage_find(lineage, qualifier);
+	return version ? version->target : NULL;
+}
+
+void nest_host_reroute(struct nest_host *host)
+{
+	nest_route_free(host->routes);
+	host->routes = NULL;
+}
+
+static struct nest_routes *make_routes(const struct nest_host *host)
+{
+	struct nest_routes *routes;
+	struct nest_lineage *lineage, *next;
+	int r = nest_route_new(&routes);
+
+	if (r < 0)
+		return NULL;
+	HASH_ITER(hh, host->lineages, lineage, next) {
+		const struct nest_function_spec *spec;
+
+		if (!lineage->live)
+			continue;
+		spec = nest_target_spec(lineage->live->target);
+		for (uint32_t i = 0; i < spec->nroutes && r == 0; i++)
+			r = nest_route_add(routes, &spec->routes[i], lineage->live->target);
+	}
+	if (r < 0) {
+		nest_route_free(routes);
+		return NULL;
+	}
+	return routes;
+}
+
+struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
+	size_t hostname_len, const char *path, size_t path_len, const char *method)
+{
+	if (!host->routes)
+		host->routes = make_routes(host);
+	if (!host->routes)
+		return NULL;
+	return nest_route_find(host->routes, hostname, hostname_len, path, path_len, method);
+}
+
+/* ---- deploying ---- */
+
+/* A deployment under way: its code is being fetched, or its answer waits for the next turn. */
+struct nest_deployment {
+	struct nest_host *host;
+	struct nest_function_spec *spec;
+	struct nest_tree *tree;
+	struct nest_deadline later;
+	void (*cb)(void *arg, struct nest_target *target, const struct nest_err *err);
+	void *arg;
+};
+
+static void free_deployment(struct nest_deployment *deployment)
+{
+	nest_deadlines_release(deployment->host->services.deadlines, 1);
+	nest_function_free(deployment->spec);
+	nest_tree_unref(deployment->tree);
+	free(deployment);
+}
+
+static int compare_names(const struct nest_lineage *a, const struct nest_lineage *b)
+{
+	return strcmp(a->name, b->name);
+}
+
+/* The lineage of @spec's name, made if it is its first version. */
+static int get_lineage(struct nest_host *host, const struct nest_function_spec *spec,
+	struct nest_lineage **ret, struct nest_err *err)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, spec->name);
+	struct nest_funclog *log;
+	int r;
+
+	r = nest_funclog_get(host->logs, spec->name, spec->log_bytes, &log, err);
+	if (r < 0)
+		return r;
+	if (lineage) {
+		nest_funclog_put(log); /* asked for only to set its limit */
+		*ret = lineage;
+		return 0;
+	}
+	r = nest_lineage_new(spec->name, host->uids, log, &lineage, err);
+	if (r < 0) {
+		nest_funclog_put(log);
+		return r;
+	}
+	HASH_ADD_KEYPTR(hh, host->lineages, lineage->name, strlen(lineage->name), lineage);
+	if (!lineage->hh.tbl) {
+		nest_funclog_put(log);
+		nest_lineage_free(lineage, host->uids);
+		return nest_err_set(err, -ENOMEM, "deploy function '%s'", spec->name);
+	}
+	HASH_SRT(hh, host->lineages, compare_names);
+	*ret = lineage;
+	return 0;
+}
+
+static void drop_lineage_if_empty(
+	struct nest_host *host, struct nest_lineage *lineage, bool removed)
+{
+	if (lineage->versions)
+		return;
+	HASH_DEL(host->lineages, lineage);
+	if (removed)
+		nest_funclog_remove(lineage->log);
+	else
+		nest_funclog_put(lineage->log);
+	nest_lineage_free(lineage, host->uids);
+}
+
+static int add_version(
+	struct nest_deployment *deployment, struct nest_target **ret, struct nest_err *err)
+{
+	struct nest_host *host = deployment->host;
+	struct nest_lineage_version *version;
+	struct nest_lineage *lineage = NULL;
+	struct nest_target *target;
+	int r = get_lineage(host, deployment->spec, &lineage, err);
+
+	if (r < 0)
+		return r;
+	r = nest_target_new(&host->services, host->manifests, lineage->log, lineage->uid,
+		nest_take_ptr(deployment->spec), nest_take_ptr(deployment->tree), &target, err);
+	if (r == 0 && nest_lineage_add(lineage, target, &version) < 0) {
+		r = nest_err_set(err, -ENOMEM, "deploy function '%s'", lineage->name);
+		nest_target_free(target);
+	}
+	if (r < 0) {
+		drop_lineage_if_empty(host, lineage, false);
+		return r;
+	}
+	nest_lineage_set_live(lineage, version);
+	nest_host_reroute(host);
+	*ret = target;
+	return 0;
+}
+
+/* 1: that version stands already, and says the same: *@ret is it. 0: it does not stand. */
+static int find_equal(struct nest_host *host, const struct nest_function_spec *spec,
+	struct nest_target **ret, struct nest_err *err)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, spec->name);
+	struct nest_lineage_version *version =
+		lineage ? nest_lineage_find(lineage, spec->version) : NULL;
+
+	if (!version)
+		return 0;
+	if (!nest_function_equal(nest_target_spec(version->target), spec))
+		return nest_err_say(err, -EEXIST,
+			"version '%s' of function '%s' is deployed already and says something "
+			"else: "
+			"give this one another version",
+			spec->version, spec->name);
+	*ret = version->target;
+	return 1;
+}
+
+static void complete(struct nest_deployment *deployment)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	struct nest_target *target = NULL;
+	int r = find_equal(deployment->host, deployment->spec, &target, &err);
+
+	if (r == 0 && deployment->host->services.closing)
+		r = nest_err_say(&err, -ECANCELED, "the host is going away");
+	if (r == 0)
+		r = add_version(deployment, &target, &err);
+	deployment->cb(deployment->arg, r < 0 ? NULL : target, r < 0 ? &err : NULL);
+	free_deployment(deployment);
+}
+
+static void on_later(void *arg)
+{
+	complete(arg);
+}
+
+static void on_code(void *arg, struct nest_tree *tree, const struct nest_err *err)
+{
+	struct nest_deployment *deployment = arg;
+
+	if (!tree) {
+		struct nest_err why = *err;
+
+		nest_err_wrap(&why, "deploy function '%s'", deployment->spec->name);
+		deployment->cb(deployment->arg, NULL, &why);
+		free_deployment(deployment);
+		return;
+	}
+	deployment->tree = tree;
+	complete(deployment);
+}
+
+static int fetch_code(struct nest_deployment *deployment, struct nest_err *err)
+{
+	struct nest_host *host = deployment->host;
+	const struct nest_function_spec *spec = deployment->spec;
+	int r;
+
+	if (spec->code_path)
+		return nest_loader_import_dir(
+			host->loader, spec->code_path, on_code, deployment, err);
+	if (!spec->code_digest)
+		return nest_err_say(err, -EINVAL, "function '%s' names no code", spec->name);
+	r = nest_loader_find(host->loader, spec->code_digest, &deployment->tree, err);
+	if (r > 0)
+		return nest_err_say(err, -ENOENT,
+			"the code %s of function '%s' is not in the cache: upload it first",
+			spec->code_digest, spec->name);
+	if (r == 0)
+		nest_deadlines_set(host->services.deadlines, &deployment->later, 0);
+	return r;
+}
+
+int nest_host_deploy(struct nest_host *host, const struct nest_function_spec *spec,
+	void (*cb)(void *arg, struct nest_target *target, const struct nest_err *err), void *arg,
+	struct nest_err *err)
+{
+	struct nest_manifest_values values;
+	struct nest_deployment *deployment;
+	struct nest_target *target;
+	int r = nest_manifests_settle(host->manifests, spec, NULL, &values, err);
+
+	if (r < 0)
+		return r;
+	if (host->services.draining)
+		return nest_err_say(err, -ECANCELED, "the host is going away");
+	deployment = calloc(1, sizeof(*deployment));
+	if (!deployment || nest_deadlines_reserve(host->services.deadlines, 1) < 0) {
+		free(deployment);
+		return nest_err_set(err, -ENOMEM, "deploy function '%s'", spec->name);
+	}
+	deployment->host = host;
+	deployment->cb = cb;
+	deployment->arg = arg;
+	deployment->later.cb = on_later;
+	deployment->later.arg = deployment;
+	r = nest_function_with_version(spec, spec->version, &deployment->spec, err);
+	if (r == 0)
+		r = find_equal(host, spec, &target, err);
+	if (r > 0)
+		nest_deadlines_set(host->services.deadlines, &deployment->later, 0);
+	else if (r == 0)
+		r = fetch_code(deployment, err);
+	if (r < 0)
+		free_deployment(deployment);
+	return r < 0 ? r : 0;
+}
+
+/* ---- removing ---- */
+
+void nest_host_drop(struct nest_host *host, struct nest_lineage_version *version, bool removed)
+{
+	struct nest_lineage *lineage = version->lineage;
+
+	nest_lineage_drop(lineage, version);
+	drop_lineage_if_empty(host, lineage, removed);
+}
+
+static void on_retired(void *arg)
+{
+	struct nest_lineage_version *version = arg;
+
+	nest_host_drop(version->host, version, true);
+}
+
+static void remove_version(struct nest_host *host, struct nest_lineage_version *version)
+{
+	struct nest_lineage *lineage = version->lineage;
+
+	version->removed = true;
+	version->host = host;
+	if (lineage->live == version)
+		nest_lineage_set_live(lineage, nest_lineage_newest(lineage));
+	nest_host_reroute(host);
+	nest_dispatch_retire(nest_target_dispatch(version->target), on_retired, version);
+}
+
+int nest_host_remove(struct nest_host *host, const char *name, const char *version)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, name);
+	struct nest_lineage_version *v;
+	int r = 1;
+
+	/* The newest last: no other version becomes live for a moment. */
+	while (lineage && (v = version ? nest_lineage_find(lineage, version)
+				       : nest_lineage_oldest(lineage))) {
+		remove_version(host, v);
+		r = 0;
+	}
+	return r;
+}
+
+int nest_host_set_live(struct nest_host *host, const char *name, const char *version)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, name);
+	struct nest_lineage_version *v = lineage ? nest_lineage_find(lineage, version) : NULL;
+
+	if (!v)
+		return 1;
+	nest_lineage_set_live(lineage, v);
+	nest_host_reroute(host);
+	return 0;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_LINEAGE_H
+#define NEST_RUNTIME_LINEAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <uthash.h>
+
+#include "runtime/host.h"
+
+struct nest_err;
+struct nest_funclog;
+struct nest_uids;
+
+/* One version among those of its name. */
+struct nest_lineage_version {
+	struct nest_target *target;
+	struct nest_lineage *lineage;
+	struct nest_host *host;			  /* whom its end concerns */
+	uint64_t number;			  /* rises with each deployment */
+	bool removed;				  /* it only finishes what it has */
+	struct nest_lineage_version *prev, *next; /* by version */
+};
+
+/*
+ * All versions of one function's name: they share its uid and its log, and one of them is live.
+ */
+struct nest_lineage {
+	char *name;
+	uid_t uid;
+	struct nest_funclog *log;
+	struct nest_lineage_version *versions;
+	struct nest_lineage_version *live; /* NULL: none is deployed */
+	uint64_t last_number;
+	UT_hash_handle hh; /* of the host's, by name */
+};
+
+/* Makes one without versions; takes a uid, and a reference on @log. */
+int nest_lineage_new(const char *name, struct nest_uids *uids, struct nest_funclog *log,
+	struct nest_lineage **ret, struct nest_err *err);
+
+/* Frees one without versions, and gives its uid back; its log is the caller's. */
+void nest_lineage_free(struct nest_lineage *lineage, struct nest_uids *uids);
+
+/* Adds @target, whose spec names its version. -ENOMEM. */
+int nest_lineage_add(struct nest_lineage *lineage, struct nest_target *target,
+	struct nest_lineage_version **ret);
+
+/* The version called @version that is not removed, or NULL. */
+struct nest_lineage_version *nest_lineage_find(
+	const struct nest_lineage *lineage, const char *version);
+
+/* Makes @version (NULL: none) the live one, and tells the dispatches. */
+void nest_lineage_set_live(struct nest_lineage *lineage, struct nest_lineage_version *version);
+
+/* The newest and the oldest version that is not removed, or NULL. */
+struct nest_lineage_version *nest_lineage_newest(const struct nest_lineage *lineage);
+struct nest_lineage_version *nest_lineage_oldest(const struct nest_lineage *lineage);
+
+/* Takes @version off and frees it and its target, which has no calls and no workers. */
+void nest_lineage_drop(struct nest_lineage *lineage, struct nest_lineage_version *version);
+
+#endif

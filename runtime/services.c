@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/services.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void nest_services_hold(struct nest_services *services)
+{
+	services->handles++;
+}
+
+void nest_services_release(struct nest_services *services)
+{
+	if (--services->handles == 0 && services->closing && services->on_closed)
+		services->on_closed(services->on_closed_arg);
+}
+
+void nest_services_call_opened(struct nest_services *services)
+{
+	services->calls++;
+}
+
+void nest_services_call_closed(struct nest_services *services)
+{
+	if (--services->calls == 0 && services->draining && services->on_idle)
+		services->on_idle(services->on_idle_arg);
+}
+
+void nest_services_event(
+	struct nest_services *services, enum nest_log_level level, const char *fmt, ...)
+{
+	char text[768];
+	va_list ap;
+
+	if (!services->config->on_event)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	services->config->on_event(services->config->event_arg, level, text);
+}

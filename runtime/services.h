@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_SERVICES_H
+#define NEST_RUNTIME_SERVICES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "base/log.h"
+#include "runtime/deadline.h"
+#include "runtime/host.h"
+
+struct nest_dispatch;
+struct nest_sandbox;
+struct nest_wire;
+
+/* What every function on one host shares: the host fills it once, the parts below borrow it. */
+struct nest_services {
+	uv_loop_t *loop;
+	struct nest_deadlines *deadlines;
+	struct nest_wire *wire;
+	struct nest_sandbox *sandbox;
+	const struct nest_host_config *config;
+
+	struct nest_dispatch *dispatches; /* all of them: who else could give a cell away */
+	uint32_t starved;		  /* of these, how many wait for a cell */
+	uint32_t evictions;		  /* cells that are being freed for them */
+	struct nest_deadline cell_freed;
+	uint32_t workers; /* whose cells are not gone yet */
+	uint64_t last_worker_id;
+
+	uint32_t calls;		    /* with a caller that waits for their end */
+	bool draining;		    /* no new calls */
+	bool closing;		    /* and no new workers */
+	void (*on_idle)(void *arg); /* while draining: calls came to 0 */
+	void *on_idle_arg;
+
+	uint32_t handles;	      /* libuv handles of the parts that are not closed yet */
+	void (*on_closed)(void *arg); /* while closing: handles came to 0 */
+	void *on_closed_arg;
+};
+
+/* What one version of a function is counted by. */
+struct nest_tally {
+	uint64_t requests_total[NEST_FAILURE_KINDS];
+	uint64_t cold_starts_total;
+	uint64_t restarts_total[NEST_RESTART_CAUSES];
+	struct nest_histogram duration;
+	struct nest_histogram cold_start;
+	char last_failure[256];
+};
+
+/* Counts a handle's opening, and its end (which may end the host). */
+void nest_services_hold(struct nest_services *services);
+void nest_services_release(struct nest_services *services);
+
+/* Counts a call that is open, and its end for its caller. */
+void nest_services_call_opened(struct nest_services *services);
+void nest_services_call_closed(struct nest_services *services);
+
+/* Tells the agent's log of something that happened to a function. */
+void nest_services_event(struct nest_services *services, enum nest_log_level level, const char *fmt,
+	...) __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/target.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cjson/cJSON.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "loader/loader.h"
+#include "runtime/dispatch.h"
+#include "runtime/funclog.h"
+#include "runtime/function.h"
+#include "runtime/manifest.h"
+#include "runtime/services.h"
+#include "runtime/worker.h"
+
+struct nest_target {
+	struct nest_dispatch *dispatch;
+	struct nest_function_spec *spec;
+	struct nest_tree *tree;
+	struct nest_manifest_command *command;
+	char *init;
+	struct nest_worker_plan plan;
+	struct nest_tally tally;
+};
+
+/* What every worker finds in its environment, whatever the function's own says. */
+static const char *const host_env[] = {
+	"NESTLET_CHANNEL_FD=3",
+	"NESTLET_FUNCTION_DIR=/function",
+	"HOME=/tmp",
+	"TMPDIR=/tmp",
+	NULL,
+};
+
+/* What it finds there unless the manifest or the function says otherwise. */
+static const char *const base_env[] = {
+	"PATH=/usr/local/bin:/usr/bin:/bin",
+	"LANG=C.UTF-8",
+	NULL,
+};
+
+static const char *const interface_names[] = {
+	[NEST_FUNCTION_EVENT] = "event",
+	[NEST_FUNCTION_HTTP] = "http",
+	[NEST_FUNCTION_WSGI] = "wsgi",
+	[NEST_FUNCTION_ASGI] = "asgi",
+};
+
+/* INIT's payload (docs/worker-protocol.md). */
+static char *init_json(
+	const struct nest_function_spec *spec, const struct nest_manifest_values *values)
+{
+	nest_autojson cJSON *init = cJSON_CreateObject();
+
+	if (!init || !cJSON_AddStringToObject(init, "function", spec->name) ||
+		!cJSON_AddStringToObject(init, "version", spec->version) ||
+		!cJSON_AddStringToObject(init, "handler", values->handler) ||
+		!cJSON_AddStringToObject(init, "interface", interface_names[spec->interface]) ||
+		!cJSON_AddStringToObject(init, "codeDir", "/function") ||
+		!cJSON_AddNumberToObject(init, "memoryMb", (double)(values->memory_bytes >> 20)) ||
+		!cJSON_AddNumberToObject(init, "timeoutMs", spec->timeout_ms) ||
+		!cJSON_AddNumberToObject(init, "concurrency", values->concurrency) ||
+		!cJSON_AddNumberToObject(init, "initTimeoutMs", spec->init_timeout_ms))
+		return NULL;
+	return cJSON_PrintUnformatted(init);
+}
+
+static bool names_variable(const char *const *env, const char *entry)
+{
+	size_t n = strcspn(entry, "=") + 1;
+
+	for (; env && *env; env++) {
+		if (strncmp(*env, entry, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* host_env, and what of base_env nobody else sets. */
+static void choose_env(const struct nest_manifest *manifest, const struct nest_function_spec *spec,
+	const char **ret)
+{
+	for (const char *const *e = host_env; *e; e++)
+		*ret++ = *e;
+	for (const char *const *e = base_env; *e; e++) {
+		if (!names_variable(manifest->env, *e) && !names_variable(spec->env, *e))
+			*ret++ = *e;
+	}
+	*ret = NULL;
+}
+
+static int make_plan(
+	struct nest_target *target, const struct nest_manifests *manifests, struct nest_err *err)
+{
+	const char *env[NEST_ARRAY_SIZE(host_env) + NEST_ARRAY_SIZE(base_env)];
+	const struct nest_manifest *manifest;
+	struct nest_manifest_values values;
+	int r;
+
+	r = nest_manifests_settle(manifests, target->spec, &manifest, &values, err);
+	if (r < 0)
+		return r;
+	choose_env(manifest, target->spec, env);
+	r = nest_manifest_expand(manifest, &values, target->spec->env, env, &target->command, err);
+	if (r < 0)
+		return r;
+	target->init = init_json(target->spec, &values);
+	if (!target->init)
+		return nest_err_set(err, -ENOMEM, "write INIT");
+	target->plan.argv = target->command->argv;
+	target->plan.envp = target->command->envp;
+	target->plan.init = target->init;
+	target->plan.init_len = (uint32_t)strlen(target->init);
+	target->plan.concurrency = values.concurrency;
+	target->plan.memory_bytes = values.memory_bytes;
+	return nest_tree_open(target->tree, &target->plan.code_fd, err);
+}
+
+int nest_target_new(struct nest_services *services, const struct nest_manifests *manifests,
+	struct nest_funclog *log, uid_t uid, struct nest_function_spec *spec,
+	struct nest_tree *tree, struct nest_target **ret, struct nest_err *err)
+{
+	struct nest_target *target = calloc(1, sizeof(*target));
+	int r;
+
+	if (!target) {
+		nest_function_free(spec);
+		nest_tree_unref(tree);
+		return nest_err_set(err, -ENOMEM, "deploy a function");
+	}
+	target->spec = spec;
+	target->tree = tree;
+	target->plan = (struct nest_worker_plan){
+		.spec = spec,
+		.code_fd = -1,
+		.uid = uid,
+		.log = log,
+		.tally = &target->tally,
+	};
+	r = make_plan(target, manifests, err);
+	if (r == 0 && nest_dispatch_new(services, &target->plan, &target->dispatch) < 0)
+		r = nest_err_set(err, -ENOMEM, "deploy a function");
+	if (r < 0) {
+		nest_target_free(target);
+		return r;
+	}
+	*ret = target;
+	return 0;
+}
+
+void nest_target_free(struct nest_target *target)
+{
+	if (!target)
+		return;
+	nest_dispatch_free(target->dispatch);
+	nest_cleanup_close(&target->plan.code_fd);
+	nest_tree_unref(target->tree);
+	cJSON_free(target->init);
+	free(target->command);
+	nest_function_free(target->spec);
+	free(target);
+}
+
+struct nest_dispatch *nest_target_dispatch(const struct nest_target *target)
+{
+	return target->dispatch;
+}
+
+const struct nest_function_spec *nest_target_spec(const struct nest_target *target)
+{
+	return target->spec;
+}
+
+void nest_target_stats(const struct nest_target *target, struct nest_target_stats *ret)
+{
+	const struct nest_tally *tally = &target->tally;
+
+	*ret = (struct nest_target_stats){
+		.spec = target->spec,
+		.cold_starts_total = tally->cold_starts_total,
+		.duration = tally->duration,
+		.cold_start = tally->cold_start,
+		.log_dropped_bytes_total = nest_funclog_dropped_bytes(target->plan.log),
+	};
+	memcpy(ret->requests_total, tally->requests_total, sizeof(ret->requests_total));
+	memcpy(ret->restarts_total, tally->restarts_total, sizeof(ret->restarts_total));
+	memcpy(ret->last_failure, tally->last_failure, sizeof(ret->last_failure));
+	nest_dispatch_stats(target->dispatch, ret);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_WORKER_IMPL_H
+#define NEST_RUNTIME_WORKER_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/deadline.h"
+#include "runtime/funclog.h"
+#include "runtime/streams.h"
+#include "runtime/worker.h"
+#include "sandbox/sandbox.h"
+
+struct nest_channel;
+struct nest_output;
+
+enum nest_worker_stage {
+	NEST_WORKER_STAGE_STARTING,
+	NEST_WORKER_STAGE_READY,
+	NEST_WORKER_STAGE_LEAVING,
+	NEST_WORKER_STAGE_DYING,
+};
+
+/* The inside of a worker, for the files that its life is spread over. */
+struct nest_worker {
+	/* looked at with every request */
+	enum nest_worker_stage stage;
+	struct nest_streams streams;
+	struct nest_channel *channel;
+	uint64_t idle_since_us;
+	bool heard; /* a frame came since the last look at its health */
+	uint64_t requests_total;
+	struct nest_services *services;
+	const struct nest_worker_plan *plan;
+	const struct nest_worker_events *events;
+	void *arg;
+
+	struct nest_cell *cell;
+	struct nest_output *outputs[2];
+	struct nest_funclog_pipe pipes[2];
+	struct nest_worker_link link;
+	uint64_t id;
+	pid_t pid;
+	uint64_t start_us;
+	uint64_t ready_us;
+
+	struct nest_deadline stage_deadline; /* of starting, of leaving, of an exit overdue */
+	struct nest_deadline idle_deadline;
+	struct nest_deadline ping_deadline;
+	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
+
+	bool greeted; /* HELLO came */
+	bool leave_when_idle;
+	bool leaving; /* it was sent DRAIN */
+	bool stuck;   /* it holds a slot past its grace: it goes when it has nothing else to do */
+	bool ended;   /* events->ended was called */
+	bool killed;  /* by us: what was open has failed */
+	unsigned open_handles;
+	uint64_t memory_bytes;
+	uint64_t memory_peak_bytes;
+	uint64_t cpu_us;
+	void (*measured)(void *arg);
+	void *measured_arg;
+};
+
+/* Kills @worker for @cause; a start fails with it, what is open fails, and the operator is told. */
+void nest_worker_doom(
+	struct nest_worker *worker, enum nest_restart_cause cause, const char *message);
+
+/* Tells what happened to @worker in the function's log, and, with @detail, to the operator. */
+void nest_worker_report(struct nest_worker *worker, const char *message, const char *detail);
+
+/* Takes no more from it: its exit, which will say what it died of, is at hand. */
+void nest_worker_await_exit(struct nest_worker *worker);
+
+/* Tells the dispatch that @worker takes no more requests, once. */
+void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *end);
+
+/* Fails all that is open on @worker, and takes it off. */
+void nest_worker_fail_open(
+	struct nest_worker *worker, enum nest_failure_kind kind, const char *message);
+
+/* A slot was given back. */
+void nest_worker_slot_freed(struct nest_worker *worker);
+
+/* If it has nothing to do, its idle time begins. */
+void nest_worker_rest(struct nest_worker *worker);
+
+/* One frame of its channel. */
+void nest_worker_frame(struct nest_worker *worker, const struct nest_frame *frame);
+
+/* Bytes that it wrote to stdout (1) or stderr (2). */
+void nest_worker_output(struct nest_worker *worker, int stream, const char *bytes, size_t n);
+
+/* Starts to look after its health, once it is ready. */
+void nest_worker_watch(struct nest_worker *worker);
+
+/* Sends a PING unless one is unanswered. */
+void nest_worker_ping(struct nest_worker *worker);
+
+#endif
