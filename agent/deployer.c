@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "agent/deployer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "agent/config.h"
+#include "agent/registry.h"
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "runtime/function.h"
+#include "runtime/host.h"
+
+/*
+ * Changes reach the host in an order that leaves no gap: what is new is deployed first; once
+ * nothing is under way any more (`pending` is 0) the removals that waited are done, and every name's
+ * live version is made what the registry says.
+ */
+
+struct failure {
+	char *name;
+	char *version;
+	char *runtime;
+	char *why;
+	struct failure *prev;
+	struct failure *next;
+};
+
+struct removal {
+	char *name;
+	char *version;
+	struct removal *prev;
+	struct removal *next;
+};
+
+struct nest_deployer {
+	struct nest_host *host;
+	struct nest_registry *registry;
+	struct failure *failures;
+	struct removal *removals;
+	struct deploy *deploys; /* under way */
+	unsigned pending;	/* of those that a start or a reload began */
+	void (*settled)(void *arg);
+	void *settled_arg;
+};
+
+/* One version on its way into the host. */
+struct deploy {
+	struct nest_deployer *deployer;
+	char *name;
+	char *version;
+	char *runtime;
+	struct nest_registry_plan *plan; /* of a put that brings a new version */
+	/* a put's answer; NULL for a start's or a reload's deploy */
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err);
+	void *arg;
+	struct deploy *prev;
+	struct deploy *next;
+};
+
+int nest_deployer_new(struct nest_host *host, struct nest_registry *registry,
+	struct nest_deployer **ret, struct nest_err *err)
+{
+	struct nest_deployer *deployer = calloc(1, sizeof(*deployer));
+
+	if (!deployer)
+		return nest_err_set(err, -ENOMEM, "make the deployer");
+	deployer->host = host;
+	deployer->registry = registry;
+	*ret = deployer;
+	return 0;
+}
+
+static void failure_free(struct nest_deployer *deployer, struct failure *failure)
+{
+	DL_DELETE(deployer->failures, failure);
+	free(failure->name);
+	free(failure->version);
+	free(failure->runtime);
+	free(failure->why);
+	free(failure);
+}
+
+static void removal_free(struct nest_deployer *deployer, struct removal *removal)
+{
+	DL_DELETE(deployer->removals, removal);
+	free(removal->name);
+	free(removal->version);
+	free(removal);
+}
+
+static void deploy_free(struct deploy *deploy)
+{
+	DL_DELETE(deploy->deployer->deploys, deploy);
+	nest_registry_abandon(deploy->plan);
+	free(deploy->name);
+	free(deploy->version);
+	free(deploy->runtime);
+	free(deploy);
+}
+
+void nest_deployer_free(struct nest_deployer *deployer)
+{
+	struct failure *f, *f_next;
+	struct removal *m, *m_next;
+	struct deploy *d, *d_next;
+
+	if (!deployer)
+		return;
+	DL_FOREACH_SAFE(deployer->failures, f, f_next)
+		failure_free(deployer, f);
+	DL_FOREACH_SAFE(deployer->removals, m, m_next)
+		removal_free(deployer, m);
+	DL_FOREACH_SAFE(deployer->deploys, d, d_next)
+		deploy_free(d);
+	free(deployer);
+}
+
+/* ---- what should be deployed and is not ---- */
+
+static void failures_forget(struct nest_deployer *deployer, const char *name, const char *version)
+{
+	struct failure *failure, *next;
+
+	DL_FOREACH_SAFE(deployer->failures, failure, next) {
+		if (strcmp(failure->name, name) == 0 &&
+			(!version || strcmp(failure->version, version) == 0))
+			failure_free(deployer, failure);
+	}
+}
+
+static void failures_add(struct deploy *deploy, const struct nest_err *err)
+{
+	struct nest_deployer *deployer = deploy->deployer;
+	struct failure *failure;
+
+	failures_forget(deployer, deploy->name, deploy->version);
+	nest_log(NEST_LOG_ERROR, "deployer", "deploy function '%s' version '%s': %s", deploy->name,
+		deploy->version, nest_err_text(err));
+	failure = calloc(1, sizeof(*failure));
+	if (!failure)
+		return;
+	DL_APPEND(deployer->failures, failure);
+	failure->name = strdup(deploy->name);
+	failure->version = strdup(deploy->version);
+	failure->runtime = strdup(deploy->runtime);
+	failure->why = strdup(nest_err_text(err));
+	if (!failure->name || !failure->version || !failure->runtime || !failure->why)
+		failure_free(deployer, failure);
+}
+
+void nest_deployer_each_failure(struct nest_deployer *deployer,
+	bool (*cb)(void *arg, const char *name, const char *version, const char *runtime,
+		const char *why),
+	void *arg)
+{
+	struct failure *f;
+
+	DL_FOREACH(deployer->failures, f) {
+		if (!cb(arg, f->name, f->version, f->runtime, f->why))
+			return;
+	}
+}
+
+/* ---- settling: removals that waited, and live versions ---- */
+
+static bool assert_live(void *arg, const struct nest_registry_entry *entry)
+{
+	struct nest_deployer *deployer = arg;
+
+	/* one that could not be deployed is not there to be made live: its failure was logged */
+	if (entry->live)
+		nest_host_set_live(deployer->host, entry->spec->name, entry->spec->version);
+	return true;
+}
+
+static void settle(struct nest_deployer *deployer)
+{
+	struct removal *removal, *next;
+	struct nest_registry_entry entry;
+	void (*settled)(void *arg) = deployer->settled;
+
+	nest_registry_each(deployer->registry, assert_live, deployer);
+	DL_FOREACH_SAFE(deployer->removals, removal, next) {
+		/* a later reload may have brought it back */
+		if (nest_registry_find(
+			    deployer->registry, removal->name, removal->version, &entry) == 1)
+			nest_host_remove(deployer->host, removal->name, removal->version);
+		removal_free(deployer, removal);
+	}
+	deployer->settled = NULL;
+	if (settled)
+		settled(deployer->settled_arg);
+}
+
+static void deploy_settled(struct nest_deployer *deployer)
+{
+	if (--deployer->pending == 0)
+		settle(deployer);
+}
+
+static void version_dropped(void *arg, const char *name, const char *version)
+{
+	struct nest_deployer *deployer = arg;
+
+	nest_host_remove(deployer->host, name, version);
+}
+
+/* ---- one deploy ---- */
+
+/* A put's version stands in the host: makes it the registry's too. */
+static int put_commit(struct deploy *deploy, struct nest_err *err)
+{
+	struct nest_deployer *deployer = deploy->deployer;
+	struct nest_registry_entry entry;
+	int r;
+
+	if (deploy->plan) {
+		r = nest_registry_commit(
+			nest_take_ptr(deploy->plan), version_dropped, deployer, err);
+		if (r < 0) {
+			nest_host_remove(deployer->host, deploy->name, deploy->version);
+			nest_registry_each(deployer->registry, assert_live, deployer);
+			return r;
+		}
+	} else if (nest_registry_find(deployer->registry, deploy->name, deploy->version, &entry) ==
+			   0 &&
+		   !entry.live) {
+		r = nest_registry_set_live(deployer->registry, deploy->name, deploy->version, err);
+		if (r < 0)
+			return r;
+	}
+	nest_host_set_live(deployer->host, deploy->name, deploy->version);
+	return 0;
+}
+
+static void on_deployed(void *arg, struct nest_target *target, const struct nest_err *err)
+{
+	struct deploy *deploy = arg;
+	struct nest_deployer *deployer = deploy->deployer;
+	bool created = deploy->plan != NULL;
+	struct nest_err why = NEST_ERR_INIT;
+	int r = 0;
+
+	if (target)
+		failures_forget(deployer, deploy->name, deploy->version);
+	if (!deploy->cb) {
+		if (!target)
+			failures_add(deploy, err);
+		deploy_free(deploy);
+		deploy_settled(deployer);
+		return;
+	}
+	if (target)
+		r = put_commit(deploy, &why);
+	if (target && r == 0)
+		deploy->cb(deploy->arg, deploy->version, created, NULL);
+	else
+		deploy->cb(deploy->arg, NULL, false, target ? &why : err);
+	deploy_free(deploy);
+}
+
+/* Begins a deploy of @spec; on failure @plan is the caller's still. */
+static int deploy_begin(struct nest_deployer *deployer, const struct nest_function_spec *spec,
+	struct nest_registry_plan *plan,
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
+	void *arg, struct nest_err *err)
+{
+	struct deploy *deploy = calloc(1, sizeof(*deploy));
+	int r;
+
+	if (!deploy)
+		return nest_err_set(err, -ENOMEM, "deploy function '%s'", spec->name);
+	deploy->deployer = deployer;
+	DL_APPEND(deployer->deploys, deploy);
+	deploy->name = strdup(spec->name);
+	deploy->version = strdup(spec->version);
+	deploy->runtime = strdup(spec->runtime);
+	deploy->cb = cb;
+	deploy->arg = arg;
+	if (!deploy->name || !deploy->version || !deploy->runtime)
+		r = nest_err_set(err, -ENOMEM, "deploy function '%s'", spec->name);
+	else
+		r = nest_host_deploy(deployer->host, spec, on_deployed, deploy, err);
+	if (r < 0) {
+		if (!cb)
+			failures_add(deploy, err);
+		deploy_free(deploy);
+		return r;
+	}
+	deploy->plan = plan;
+	return 0;
+}
+
+int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec_json, const cJSON *defaults,
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
+	void *arg, struct nest_err *err)
+{
+	struct nest_function_spec *spec = NULL;
+	struct nest_registry_plan *plan = NULL;
+	struct nest_registry_entry entry = { .spec = NULL };
+	int r = nest_function_parse(spec_json, defaults, &spec, err);
+
+	if (r < 0)
+		return r;
+	r = nest_registry_plan(deployer->registry, spec, &plan, &entry, err);
+	nest_function_free(spec);
+	if (r < 0)
+		return r;
+	/* what stands already is deployed again too: it may have failed when the host started */
+	r = deploy_begin(
+		deployer, plan ? nest_registry_plan_spec(plan) : entry.spec, plan, cb, arg, err);
+	if (r < 0)
+		nest_registry_abandon(plan);
+	return r;
+}
+
+int nest_deployer_remove(
+	struct nest_deployer *deployer, const char *name, const char *version, struct nest_err *err)
+{
+	int r = nest_registry_remove(deployer->registry, name, version, err);
+
+	if (r != 0)
+		return r;
+	failures_forget(deployer, name, version);
+	nest_host_remove(deployer->host, name, version);
+	nest_registry_each(deployer->registry, assert_live, deployer);
+	return 0;
+}
+
+/* ---- start and reload ---- */
+
+static void pending_begin(struct nest_deployer *deployer, const struct nest_function_spec *spec)
+{
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (deploy_begin(deployer, spec, NULL, NULL, NULL, &err) == 0)
+		deployer->pending++;
+}
+
+static void remove_later(struct nest_deployer *deployer, const struct nest_function_spec *spec)
+{
+	struct removal *removal = calloc(1, sizeof(*removal));
+
+	failures_forget(deployer, spec->name, spec->version);
+	if (!removal) { /* with a gap, then, rather than not at all */
+		nest_host_remove(deployer->host, spec->name, spec->version);
+		return;
+	}
+	DL_APPEND(deployer->removals, removal);
+	removal->name = strdup(spec->name);
+	removal->version = strdup(spec->version);
+	if (!removal->name || !removal->version) {
+		removal_free(deployer, removal);
+		nest_host_remove(deployer->host, spec->name, spec->version);
+	}
+}
+
+struct change_list {
+	struct nest_deployer *deployer;
+	bool removals; /* this walk is for them */
+};
+
+static void apply_change(
+	void *arg, enum nest_registry_change change, const struct nest_function_spec *spec)
+{
+	struct change_list *list = arg;
+
+	if (change == NEST_REGISTRY_DEPLOY && !list->removals)
+		pending_begin(list->deployer, spec);
+	else if (change == NEST_REGISTRY_REMOVE && list->removals)
+		remove_later(list->deployer, spec);
+}
+
+/* A version that changes hands with another spec can't wait for its removal. */
+static void make_room(
+	void *arg, enum nest_registry_change change, const struct nest_function_spec *spec)
+{
+	struct nest_deployer *deployer = arg;
+
+	if (change == NEST_REGISTRY_DEPLOY) {
+		struct nest_target *standing =
+			nest_host_find(deployer->host, spec->name, spec->version);
+
+		if (standing && !nest_function_equal(nest_target_spec(standing), spec))
+			nest_host_remove(deployer->host, spec->name, spec->version);
+	}
+}
+
+static void warn_shadowed(struct nest_deployer *deployer)
+{
+	struct nest_buf names = NEST_BUF_INIT;
+
+	if (nest_registry_shadowed(deployer->registry, &names) > 0)
+		nest_log(NEST_LOG_WARN, "deployer",
+			"deployed through the admin API, but the config has functions of the same "
+			"name, which count: %.*s",
+			(int)names.len, nest_buf_bytes(&names));
+	nest_buf_done(&names);
+}
+
+int nest_deployer_reload(
+	struct nest_deployer *deployer, const struct nest_config *config, struct nest_err *err)
+{
+	struct nest_registry_reload *reload;
+	struct change_list list = { .deployer = deployer };
+	int r = nest_registry_reload(
+		deployer->registry, config->functions, config->nfunctions, &reload, err);
+
+	if (r < 0)
+		return r;
+	nest_registry_set_keep(deployer->registry, config->registry_versions);
+	nest_registry_reload_each(reload, make_room, deployer);
+	deployer->pending++; /* so that nothing settles while the changes are begun */
+	nest_registry_reload_each(reload, apply_change, &list);
+	list.removals = true;
+	nest_registry_reload_each(reload, apply_change, &list);
+	nest_registry_reload_commit(reload);
+	warn_shadowed(deployer);
+	deploy_settled(deployer);
+	return 0;
+}
+
+static bool deploy_entry(void *arg, const struct nest_registry_entry *entry)
+{
+	pending_begin(arg, entry->spec);
+	return true;
+}
+
+int nest_deployer_start(struct nest_deployer *deployer, const struct nest_config *config,
+	void (*cb)(void *arg), void *arg, struct nest_err *err)
+{
+	struct nest_registry_reload *reload;
+	int r = nest_registry_reload(
+		deployer->registry, config->functions, config->nfunctions, &reload, err);
+
+	if (r < 0)
+		return r;
+	nest_registry_reload_commit(reload);
+	warn_shadowed(deployer);
+	nest_registry_each(deployer->registry, deploy_entry, deployer);
+	if (deployer->pending == 0)
+		return 1;
+	deployer->settled = cb;
+	deployer->settled_arg = arg;
+	return 0;
+}

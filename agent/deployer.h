@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_AGENT_DEPLOYER_H
+#define NEST_AGENT_DEPLOYER_H
+
+#include <stdbool.h>
+
+#include <cjson/cJSON.h>
+
+struct nest_config;
+struct nest_err;
+struct nest_host;
+struct nest_registry;
+
+/*
+ * Brings the host to what the registry says should be deployed, and is the one way to change that: a new
+ * version is deployed first and committed to the registry only when it stands, so that what was acknowledged
+ * survives and what could not work was never promised. Loop thread only.
+ */
+struct nest_deployer;
+
+/* Borrows host and registry, which must outlive it. */
+int nest_deployer_new(struct nest_host *host, struct nest_registry *registry,
+	struct nest_deployer **ret, struct nest_err *err);
+
+/* Deploys under way are forgotten: their callbacks never come. Only once the host is closed. */
+void nest_deployer_free(struct nest_deployer *deployer); /* NULL is fine */
+
+/*
+ * Takes over the config's functions and deploys all that the registry then holds. 0: @cb is called
+ * once all have settled, those that failed included (each is logged, and kept for
+ * nest_deployer_each_failure()), never before this returns; 1: there is nothing to wait for.
+ */
+int nest_deployer_start(struct nest_deployer *deployer, const struct nest_config *config,
+	void (*cb)(void *arg), void *arg, struct nest_err *err);
+
+/*
+ * Deploys a spec as the admin API gives it, then commits it. @cb is called once, never before this
+ * returns 0: with the version (borrowed) and whether it is new, or with NULL and why. -EINVAL: the spec is wrong;
+ * -EEXIST: this version stands with another spec; -EPERM: the config file owns the function; -EBUSY: a
+ * deploy of it is under way.
+ */
+int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec, const cJSON *defaults,
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
+	void *arg, struct nest_err *err);
+
+/* Removes a function, or one version. 1: there is none; -EPERM as above. */
+int nest_deployer_remove(struct nest_deployer *deployer, const char *name, const char *version,
+	struct nest_err *err);
+
+/* Takes over the functions of a config that was read anew: what is gone goes, what is new comes. */
+int nest_deployer_reload(
+	struct nest_deployer *deployer, const struct nest_config *config, struct nest_err *err);
+
+/* What should be deployed and is not; stops when @cb returns false. */
+void nest_deployer_each_failure(struct nest_deployer *deployer,
+	bool (*cb)(void *arg, const char *name, const char *version, const char *runtime,
+		const char *why),
+	void *arg);
+
+#endif

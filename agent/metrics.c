@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <config.h>
+
+#include "agent/metrics.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent/gateway.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "runtime/function.h"
+#include "runtime/host.h"
+
+/*
+ * A family's samples must stand together, so the functions' numbers are copied once into an array
+ * and each family walks it.
+ */
+struct sample_set {
+	struct nest_target_stats *targets;
+	size_t n;
+	size_t cap;
+	bool failed;
+};
+
+static bool collect(void *arg, struct nest_target *target, const struct nest_target_stats *stats)
+{
+	struct sample_set *set = arg;
+
+	(void)target;
+	if (set->n == set->cap) {
+		size_t cap = set->cap ? set->cap * 2 : 16;
+		void *grown = realloc(set->targets, cap * sizeof(*set->targets));
+
+		if (!grown) {
+			set->failed = true;
+			return false;
+		}
+		set->targets = grown;
+		set->cap = cap;
+	}
+	set->targets[set->n++] = *stats;
+	return true;
+}
+
+static void family(FILE *out, const char *name, const char *type, const char *help)
+{
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void gauge(FILE *out, const char *name, const char *help, double value)
+{
+	family(out, name, "gauge", help);
+	fprintf(out, "%s %.15g\n", name, value);
+}
+
+static void counter(FILE *out, const char *name, const char *help, uint64_t value)
+{
+	family(out, name, "counter", help);
+	fprintf(out, "%s %llu\n", name, (unsigned long long)value);
+}
+
+/* One sample of a function's family: @label is a further label with its value, or "". */
+static void sample(FILE *out, const char *name, const struct nest_target_stats *t,
+	const char *label, const char *value, uint64_t n)
+{
+	fprintf(out, "%s{function=\"%s\",version=\"%s\"", name, t->spec->name, t->spec->version);
+	if (*label)
+		fprintf(out, ",%s=\"%s\"", label, value);
+	fprintf(out, "} %llu\n", (unsigned long long)n);
+}
+
+static void render_requests(FILE *out, const struct sample_set *set)
+{
+	static const char name[] = "nestlet_requests_total";
+
+	family(out, name, "counter", "Requests ended, by function, version and outcome.");
+	for (size_t i = 0; i < set->n; i++) {
+		const struct nest_target_stats *t = &set->targets[i];
+
+		for (int k = 0; k < NEST_FAILURE_KINDS; k++) {
+			if (k == NEST_FAILURE_NONE || t->requests_total[k] > 0)
+				sample(out, name, t, "outcome", nest_failure_outcome(k),
+					t->requests_total[k]);
+		}
+	}
+}
+
+static void render_histogram(
+	FILE *out, const char *name, const char *help, const struct sample_set *set, size_t offset)
+{
+	family(out, name, "histogram", help);
+	for (size_t i = 0; i < set->n; i++) {
+		const struct nest_target_stats *t = &set->targets[i];
+		const struct nest_histogram *h =
+			(const struct nest_histogram *)((const char *)t + offset);
+		const char *f = t->spec->name, *v = t->spec->version;
+		uint64_t below = 0;
+
+		for (int b = 0; b < NEST_LATENCY_BUCKETS; b++) {
+			below += h->count[b];
+			fprintf(out, "%s_bucket{function=\"%s\",version=\"%s\",le=\"%g\"} %llu\n",
+				name, f, v, nest_latency_bounds_s[b], (unsigned long long)below);
+		}
+		below += h->count[NEST_LATENCY_BUCKETS];
+		fprintf(out, "%s_bucket{function=\"%s\",version=\"%s\",le=\"+Inf\"} %llu\n", name,
+			f, v, (unsigned long long)below);
+		fprintf(out, "%s_sum{function=\"%s\",version=\"%s\"} %.9g\n", name, f, v, h->sum_s);
+		fprintf(out, "%s_count{function=\"%s\",version=\"%s\"} %llu\n", name, f, v,
+			(unsigned long long)below);
+	}
+}
+
+static void render_workers(FILE *out, const struct sample_set *set)
+{
+	family(out, "nestlet_workers", "gauge", "Workers by function, version and state.");
+	for (size_t i = 0; i < set->n; i++) {
+		for (int s = 0; s < NEST_WORKER_STATES; s++)
+			sample(out, "nestlet_workers", &set->targets[i], "state",
+				nest_worker_state_name(s), set->targets[i].workers[s]);
+	}
+	family(out, "nestlet_worker_restarts_total", "counter",
+		"Workers lost, by function, version and cause.");
+	for (size_t i = 0; i < set->n; i++) {
+		for (int c = 0; c < NEST_RESTART_CAUSES; c++)
+			sample(out, "nestlet_worker_restarts_total", &set->targets[i], "cause",
+				nest_restart_cause_name(c), set->targets[i].restarts_total[c]);
+	}
+}
+
+static void render_functions(FILE *out, const struct sample_set *set)
+{
+	render_requests(out, set);
+	render_histogram(out, "nestlet_request_duration_seconds",
+		"Time of a request in the host, from its head to its end.", set,
+		offsetof(struct nest_target_stats, duration));
+	render_histogram(out, "nestlet_cold_start_duration_seconds",
+		"Time from asking for a worker to its being ready.", set,
+		offsetof(struct nest_target_stats, cold_start));
+	family(out, "nestlet_cold_starts_total", "counter",
+		"Requests that waited for a worker to come up.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_cold_starts_total", &set->targets[i], "", "",
+			set->targets[i].cold_starts_total);
+	family(out, "nestlet_queue_depth", "gauge", "Requests that wait for a worker.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_queue_depth", &set->targets[i], "", "",
+			set->targets[i].queued);
+	family(out, "nestlet_requests_in_flight", "gauge", "Requests that workers have.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_requests_in_flight", &set->targets[i], "", "",
+			set->targets[i].in_flight);
+	render_workers(out, set);
+	family(out, "nestlet_function_log_dropped_bytes_total", "counter",
+		"Log text dropped: lines too long, or written too fast.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_function_log_dropped_bytes_total", &set->targets[i], "", "",
+			set->targets[i].log_dropped_bytes_total);
+}
+
+/* The agent's own resident and CPU figures under the names that Prometheus' clients use. */
+static void render_process(FILE *out, const struct nest_metrics_daemon *daemon)
+{
+	nest_autofree char *statm = NULL;
+	unsigned long long size = 0, resident = 0;
+	struct timespec cpu = { .tv_sec = 0 };
+
+	if (nest_file_read(AT_FDCWD, "/proc/self/statm", 4096, &statm, NULL, NULL) == 0 &&
+		sscanf(statm, "%llu %llu", &size, &resident) == 2) {
+		double page = (double)sysconf(_SC_PAGESIZE);
+
+		gauge(out, "process_resident_memory_bytes", "Resident memory of the agent process.",
+			(double)resident * page);
+		gauge(out, "process_virtual_memory_bytes", "Virtual memory of the agent process.",
+			(double)size * page);
+	}
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	family(out, "process_cpu_seconds_total", "counter", "CPU time of the agent process.");
+	fprintf(out, "process_cpu_seconds_total %.6f\n",
+		(double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9);
+	gauge(out, "process_start_time_seconds", "Start of the agent, Unix time.",
+		(double)daemon->start_time_ms / 1e3);
+}
+
+static void render_gateway_trouble(FILE *out, const struct nest_gateway_stats *stats)
+{
+	counter(out, "nestlet_gateway_aborted_total",
+		"Responses broken off after their head was sent.", stats->aborted_total);
+	counter(out, "nestlet_gateway_cancelled_total", "Requests whose client left first.",
+		stats->cancelled_total);
+	counter(out, "nestlet_gateway_background_failed_total",
+		"Asynchronous invocations that failed after they were taken.",
+		stats->background_failed_total);
+	family(out, "nestlet_gateway_refused_total", "counter",
+		"Requests refused by the gateway itself, by reason.");
+	for (int r = 0; r < NEST_REFUSAL_REASONS; r++)
+		fprintf(out, "nestlet_gateway_refused_total{reason=\"%s\"} %llu\n",
+			nest_refusal_reason_name(r), (unsigned long long)stats->refused_total[r]);
+}
+
+static void render_gateway(FILE *out, const struct nest_gateway *gateway)
+{
+	struct nest_gateway_stats stats;
+
+	nest_gateway_stats(gateway, &stats);
+	gauge(out, "nestlet_gateway_connections", "Gateway connections open now.",
+		stats.connections);
+	counter(out, "nestlet_gateway_connections_total", "Gateway connections taken.",
+		stats.connections_total);
+	gauge(out, "nestlet_gateway_requests_in_flight",
+		"Requests begun and not ended, asynchronous ones included.", stats.in_flight);
+	family(out, "nestlet_gateway_responses_total", "counter",
+		"Responses sent by the gateway, by class of status.");
+	for (int c = 1; c <= 5; c++)
+		fprintf(out, "nestlet_gateway_responses_total{code=\"%dxx\"} %llu\n", c,
+			(unsigned long long)stats.responses_total[c]);
+	render_gateway_trouble(out, &stats);
+}
+
+static void render_host(FILE *out, struct nest_host *host, const struct nest_metrics_daemon *daemon)
+{
+	struct nest_host_stats stats;
+
+	nest_host_stats(host, &stats);
+	family(out, "nestlet_build_info", "gauge", "The version that runs; always 1.");
+	fprintf(out, "nestlet_build_info{version=\"%s\"} 1\n", PACKAGE_VERSION);
+	gauge(out, "nestlet_ready", "1 when the host takes requests.", daemon->ready);
+	gauge(out, "nestlet_draining", "1 while the host drains.", daemon->draining);
+	counter(out, "nestlet_config_reloads_total", "Config reloads that were taken.",
+		daemon->reloads_total);
+	counter(out, "nestlet_config_reload_failures_total", "Config reloads that were refused.",
+		daemon->reload_failures_total);
+	gauge(out, "nestlet_cells_prepared", "Cells ready for a worker.", stats.cells_prepared);
+	gauge(out, "nestlet_code_cache_bytes", "Code in the cache.", (double)stats.cache_bytes);
+	counter(out, "nestlet_code_cache_hits_total", "Code asked for that was in the cache.",
+		stats.cache_hits_total);
+	counter(out, "nestlet_code_cache_misses_total", "Code asked for that had to be loaded.",
+		stats.cache_misses_total);
+	counter(out, "nestlet_code_cache_failures_total", "Code that could not be loaded.",
+		stats.cache_failures_total);
+}
+
+int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon *daemon,
+	char **ret_text, size_t *ret_len)
+{
+	struct sample_set set = { .n = 0 };
+	char *text = NULL;
+	FILE *out = open_memstream(&text, ret_len);
+	bool failed;
+
+	if (!out)
+		return -ENOMEM;
+	nest_host_each_target(host, collect, &set);
+	render_host(out, host, daemon);
+	render_process(out, daemon);
+	if (daemon->gateway)
+		render_gateway(out, daemon->gateway);
+	render_functions(out, &set);
+	failed = set.failed || ferror(out);
+	failed |= fclose(out) != 0;
+	free(set.targets);
+	if (failed) {
+		free(text);
+		return -ENOMEM;
+	}
+	*ret_text = text;
+	return 0;
+}
