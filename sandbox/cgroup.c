@@ -94,7 +94,7 @@ int nest_cgroup_add(struct nest_cgroup *cgroup, const struct nest_cgroup_ops *op
 	}
 	*h = (struct nest_cgroup_hierarchy){
 		.ops = ops,
-		.controllers = ops->enable(own, dir, controllers),
+		.controllers = ops->enable(cgroup, own, dir, controllers),
 		.base = nest_take_fd(own),
 		.dir = dir,
 	};
@@ -164,7 +164,7 @@ static int lock_instance(const struct nest_cgroup *cgroup, struct nest_err *err)
 		cgroup->name);
 }
 
-static void explain(struct nest_cgroup *cgroup, unsigned controllers, const char *why)
+void nest_cgroup_explain(struct nest_cgroup *cgroup, unsigned controllers, const char *why)
 {
 	for (int c = 0; c < NEST_CGROUP_CONTROLLERS; c++)
 		if (controllers & (1u << c))
@@ -208,7 +208,8 @@ static void add_place(struct nest_cgroup *cgroup, struct nest_cgroup_find_place 
 		nest_err_set(&why, base, "open '%s'", place->mount);
 	else if (nest_cgroup_add(cgroup, ops, place->controllers, base, &why) == 0)
 		return;
-	explain(cgroup, place->version == 2 ? ~0u : place->controllers, nest_err_text(&why));
+	nest_cgroup_explain(
+		cgroup, place->version == 2 ? ~0u : place->controllers, nest_err_text(&why));
 }
 
 static int find_hierarchies(struct nest_cgroup *cgroup, struct nest_err *err)
@@ -268,7 +269,8 @@ static int take_hold(const char *instance, struct nest_cgroup *ret, struct nest_
 
 	*ret = (struct nest_cgroup){ .n = 0 };
 	snprintf(ret->name, sizeof(ret->name), "nestlet-%s", instance);
-	explain(ret, ~0u, "no cgroup hierarchy with it is mounted");
+	nest_cgroup_explain(ret, ~0u,
+		"no mounted cgroup hierarchy has it, or it is not delegated to this cgroup");
 	r = find_hierarchies(ret, err);
 	if (r == 0 && ret->n > 0)
 		r = lock_instance(ret, err);
@@ -306,7 +308,8 @@ void nest_cgroup_close(struct nest_cgroup *cgroup)
 	while (cgroup->n > 0) {
 		struct nest_cgroup_hierarchy *h = &cgroup->hierarchies[--cgroup->n];
 
-		/* stays where a v2 leaf still holds this process; the next life uses it again */
+		h->ops->disable(h->base, h->dir);
+		/* stays where a v2 leaf can't be emptied; the next life uses it again */
 		unlinkat(h->base, cgroup->name, AT_REMOVEDIR);
 		close(h->dir);
 		close(h->base);

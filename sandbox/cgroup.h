@@ -42,13 +42,20 @@ struct nest_cgroup_usage {
 	uint32_t pids;
 };
 
+struct nest_cgroup;
+
 /*
  * What v1 and v2 do differently, on an open directory of a cell's cgroup. @controllers is a mask
  * (1u << enum nest_cgroup_controller) of those that the hierarchy carries.
  */
 struct nest_cgroup_ops {
-	/* Makes the controllers of the host's directory @base usable in cells' below @host. */
-	unsigned (*enable)(int base, int host, unsigned controllers);
+	/*
+	 * Makes the controllers of the host's directory @base usable in cells' below @host, tells
+	 * @cgroup why one isn't, and returns those that are.
+	 */
+	unsigned (*enable)(struct nest_cgroup *cgroup, int base, int host, unsigned controllers);
+	/* Gives back what enabling has changed in @base, once the cells' are gone. */
+	void (*disable)(int base, int host);
 	/* Writes the limits. */
 	int (*limit)(int dir, unsigned controllers, const struct nest_cgroup_limits *limits,
 		struct nest_err *err);
@@ -120,6 +127,9 @@ int nest_cgroup_remove(const struct nest_cgroup *cgroup, uint64_t serial, struct
  */
 int nest_cgroup_add(struct nest_cgroup *cgroup, const struct nest_cgroup_ops *ops,
 	unsigned controllers, int base, struct nest_err *err);
+
+/* Notes @why none of @controllers (a mask) is there. */
+void nest_cgroup_explain(struct nest_cgroup *cgroup, unsigned controllers, const char *why);
 
 /*
  * v2 wants processes in leaves only: those of the host's own cgroup @base (ours, and whatever

@@ -11,11 +11,19 @@
 #define PERIOD_US 100000u
 
 /* A v1 hierarchy carries its controllers in every directory. */
-static unsigned enable(int base, int host, unsigned controllers)
+static unsigned enable(struct nest_cgroup *cgroup, int base, int host, unsigned controllers)
 {
+	(void)cgroup;
 	(void)base;
 	(void)host;
 	return controllers;
+}
+
+/* Nothing was changed outside the host's own directory. */
+static void disable(int base, int host)
+{
+	(void)base;
+	(void)host;
 }
 
 /*
@@ -82,6 +90,7 @@ static int kill_all(int dir)
 
 const struct nest_cgroup_ops nest_cgroup_v1_ops = {
 	.enable = enable,
+	.disable = disable,
 	.limit = limit,
 	.usage = usage,
 	.kill = kill_all,

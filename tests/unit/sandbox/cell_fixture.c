@@ -263,6 +263,11 @@ void cell_fixture_await_death(pid_t pid)
 	close(fd);
 }
 
+bool cell_fixture_has_v2_alone(void)
+{
+	return access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
+}
+
 /* Where the hierarchy of @controller is mounted, and @pid's path in it. */
 static void cgroup_path(pid_t pid, const char *controller, char *ret, size_t cap)
 {
@@ -280,7 +285,9 @@ static void cgroup_path(pid_t pid, const char *controller, char *ret, size_t cap
 
 		below[-1] = '\0';
 		below[strcspn(below, "\n")] = '\0';
-		if (strcmp(names, controller) == 0)
+		if (cell_fixture_has_v2_alone())
+			snprintf(ret, cap, "/sys/fs/cgroup%s", below);
+		else if (strcmp(names, controller) == 0)
 			snprintf(ret, cap, "/sys/fs/cgroup/%s%s", controller, below);
 	}
 	fclose(file);

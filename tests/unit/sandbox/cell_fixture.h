@@ -78,7 +78,10 @@ unsigned cell_fixture_cgroups(const char *name);
 /* Waits until process @pid (no child of ours) has ended; fails the test after ten seconds. */
 void cell_fixture_await_death(pid_t pid);
 
-/* Reads @file of @pid's cgroup under v1 @controller as a number. */
+/* Whether v2 is the machine's only cgroup hierarchy, so that it has all the controllers. */
+bool cell_fixture_has_v2_alone(void);
+
+/* Reads @file of @pid's cgroup as a number; on v1 of that under @controller. */
 uint64_t cell_fixture_cgroup_value(pid_t pid, const char *controller, const char *file);
 
 /* How many entries directory @path has. */

@@ -271,6 +271,14 @@ END_TEST
 
 /* ---- real ones ---- */
 
+static const char *v2_mount(void)
+{
+	static const char alone[] = "/sys/fs/cgroup";
+
+	return access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0 ? alone
+								      : "/sys/fs/cgroup/unified";
+}
+
 static pid_t start_in(uint64_t serial)
 {
 	int ready[2];
@@ -319,7 +327,40 @@ START_TEST(a_real_cgroup_is_made_joined_killed_and_removed)
 }
 END_TEST
 
-/* Only the empty v2 hierarchy is here, which takes processes anywhere: enough to see them move. */
+/*
+ * Where v2 has the controllers and this process is not in the root of the hierarchy (in a pod), it
+ * is moved to a leaf while a host is there.
+ */
+START_TEST(an_open_leaves_no_trace_when_closed)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	char *before = NULL;
+	char *after = NULL;
+	char instance[32];
+
+	snprintf(instance, sizeof(instance), "cg-%d", getpid());
+	ck_assert_int_eq(
+		nest_file_read(AT_FDCWD, "/proc/self/cgroup", 4096, &before, NULL, &err), 0);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(nest_cgroup_open(instance, &cgroup, &err), 0);
+		for (int c = 0; c < NEST_CGROUP_CONTROLLERS; c++)
+			ck_assert_msg(cgroup.controllers & (1u << c), "no %s: %s",
+				nest_cgroup_controller_name(c), cgroup.why[c]);
+		base = dup(cgroup.hierarchies[0].base);
+		ck_assert_int_eq(faccessat(base, cgroup.name, F_OK, 0), 0);
+		nest_cgroup_close(&cgroup);
+		ck_assert_int_eq(faccessat(base, cgroup.name, F_OK, 0), -1);
+		close(base);
+	}
+	ck_assert_int_eq(
+		nest_file_read(AT_FDCWD, "/proc/self/cgroup", 4096, &after, NULL, &err), 0);
+	ck_assert_str_eq(after, before);
+	free(before);
+	free(after);
+}
+END_TEST
+
+/* Without controllers, v2 takes processes anywhere: enough to see them move. */
 START_TEST(processes_of_the_hosts_own_cgroup_move_to_a_leaf)
 {
 	char own[96];
@@ -334,7 +375,7 @@ START_TEST(processes_of_the_hosts_own_cgroup_move_to_a_leaf)
 			pause();
 	memset(&cgroup, 0, sizeof(cgroup));
 	strcpy(cgroup.name, "nestlet-t");
-	snprintf(own, sizeof(own), "/sys/fs/cgroup/unified/vacate-%d", getpid());
+	snprintf(own, sizeof(own), "%s/vacate-%d", v2_mount(), getpid());
 	ck_assert_int_eq(mkdir(own, 0755), 0);
 	snprintf(path, sizeof(path), "%s/cgroup.procs", own);
 	snprintf(text, sizeof(text), "%d\n", pid);
@@ -380,6 +421,7 @@ static Suite *suite(void)
 	suite_add_tcase(s, files);
 	tcase_set_timeout(real, 20);
 	tcase_add_test(real, a_real_cgroup_is_made_joined_killed_and_removed);
+	tcase_add_test(real, an_open_leaves_no_trace_when_closed);
 	tcase_add_test(real, processes_of_the_hosts_own_cgroup_move_to_a_leaf);
 	suite_add_tcase(s, real);
 	return s;
