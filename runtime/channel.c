@@ -2,35 +2,22 @@
 #include "runtime/channel.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <utlist.h>
-
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "runtime/wire.h"
 
 /*
- * Reading: one read of up to READ_SIZE into the wire's buffer, frames parsed in place, and only the
- * cut-off rest kept with the channel: an idle worker holds no buffer. Writing: see struct
- * nest_wire.
+ * Reading: one read into the wire's buffer, frames parsed in place, and only the cut-off rest kept
+ * with the channel: an idle worker holds no buffer. Writing: see struct nest_wire.
  */
-#define READ_SIZE (256u * 1024)
 #define KEEP_OUT (64u * 1024) /* storage that an empty output buffer keeps */
-
-struct nest_wire {
-	uv_prepare_t before; /* for frames queued in timers and by closing handles */
-	uv_check_t after;    /* for those queued while I/O was handled: nearly all */
-	struct nest_channel *dirty;
-	bool watching;
-	unsigned open_handles;
-	void (*closed)(void *arg);
-	void *closed_arg;
-	char scratch[READ_SIZE];
-};
 
 struct nest_channel {
 	struct nest_wire *wire;
@@ -38,7 +25,7 @@ struct nest_channel {
 	void *arg;
 	uv_poll_t poll;
 	int fd;
-	bool dirty;   /* on the wire's list */
+	struct nest_wire_link link;
 	bool blocked; /* the socket is full: waiting for it to be writable */
 	bool gone;
 	bool closing;
@@ -48,87 +35,14 @@ struct nest_channel {
 	uint64_t sent;
 	void (*closed)(void *arg);
 	void *closed_arg;
-	struct nest_channel *prev, *next;
 };
-
-static void flush_all(struct nest_wire *wire)
-{
-	struct nest_channel *channel;
-
-	while ((channel = wire->dirty))
-		nest_channel_flush(channel);
-	if (wire->watching) {
-		uv_prepare_stop(&wire->before);
-		uv_check_stop(&wire->after);
-		wire->watching = false;
-	}
-}
-
-static void on_before(uv_prepare_t *handle)
-{
-	flush_all(handle->data);
-}
-
-static void on_after(uv_check_t *handle)
-{
-	flush_all(handle->data);
-}
-
-int nest_wire_open(uv_loop_t *loop, struct nest_wire **ret, struct nest_err *err)
-{
-	struct nest_wire *wire = malloc(sizeof(*wire));
-
-	if (!wire)
-		return nest_err_set(err, -ENOMEM, "open the workers' wire");
-	memset(wire, 0, offsetof(struct nest_wire, scratch));
-	uv_prepare_init(loop, &wire->before);
-	uv_check_init(loop, &wire->after);
-	wire->before.data = wire;
-	wire->after.data = wire;
-	wire->open_handles = 2;
-	*ret = wire;
-	return 0;
-}
-
-static void on_wire_closed(uv_handle_t *handle)
-{
-	struct nest_wire *wire = handle->data;
-	void (*cb)(void *arg) = wire->closed;
-	void *arg = wire->closed_arg;
-
-	if (--wire->open_handles > 0)
-		return;
-	free(wire);
-	cb(arg);
-}
-
-void nest_wire_close(struct nest_wire *wire, void (*cb)(void *arg), void *arg)
-{
-	wire->closed = cb;
-	wire->closed_arg = arg;
-	uv_close((uv_handle_t *)&wire->before, on_wire_closed);
-	uv_close((uv_handle_t *)&wire->after, on_wire_closed);
-}
-
-char *nest_wire_scratch(struct nest_wire *wire, size_t *ret_size)
-{
-	*ret_size = sizeof(wire->scratch);
-	return wire->scratch;
-}
-
-static void forget_dirty(struct nest_channel *channel)
-{
-	if (channel->dirty)
-		DL_DELETE(channel->wire->dirty, channel);
-	channel->dirty = false;
-}
 
 static void become_gone(struct nest_channel *channel, int code, const struct nest_err *why)
 {
 	if (channel->gone || channel->closing)
 		return;
 	channel->gone = true;
-	forget_dirty(channel);
+	nest_wire_forget(channel->wire, &channel->link);
 	uv_poll_stop(&channel->poll);
 	nest_buf_done(&channel->in);
 	nest_buf_done(&channel->out);
@@ -186,17 +100,18 @@ static ssize_t read_rest(struct nest_channel *channel)
 
 static ssize_t read_fresh(struct nest_channel *channel)
 {
-	struct nest_wire *wire = channel->wire;
+	size_t size;
+	char *scratch = nest_wire_scratch(channel->wire, &size);
 	size_t need;
 	ssize_t n, done;
 
-	n = read(channel->fd, wire->scratch, sizeof(wire->scratch));
+	n = read(channel->fd, scratch, size);
 	if (n <= 0)
 		return n < 0 ? -errno : UV_EOF;
-	done = deliver(channel, wire->scratch, (size_t)n, &need);
+	done = deliver(channel, scratch, (size_t)n, &need);
 	if (done < 0 || channel->gone || channel->closing || done == n)
 		return 0;
-	return nest_buf_append(&channel->in, wire->scratch + done, (size_t)(n - done));
+	return nest_buf_append(&channel->in, scratch + done, (size_t)(n - done));
 }
 
 /* Whether there may be more to read at once. */
@@ -237,6 +152,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 		nest_channel_flush(channel);
 }
 
+static void on_turn_end(struct nest_wire_link *link)
+{
+	nest_channel_flush(
+		(struct nest_channel *)((char *)link - offsetof(struct nest_channel, link)));
+}
+
 int nest_channel_open(struct nest_wire *wire, int fd, const struct nest_channel_events *events,
 	void *arg, struct nest_channel **ret, struct nest_err *err)
 {
@@ -245,7 +166,7 @@ int nest_channel_open(struct nest_wire *wire, int fd, const struct nest_channel_
 
 	if (!channel)
 		return nest_err_set(err, -ENOMEM, "open a worker's channel");
-	r = uv_poll_init(wire->before.loop, &channel->poll, fd);
+	r = uv_poll_init(nest_wire_loop(wire), &channel->poll, fd);
 	if (r < 0)
 		return nest_err_set(err, r, "watch a worker's channel");
 	channel->poll.data = channel;
@@ -253,6 +174,7 @@ int nest_channel_open(struct nest_wire *wire, int fd, const struct nest_channel_
 	channel->events = events;
 	channel->arg = arg;
 	channel->fd = fd;
+	channel->link.flush = on_turn_end;
 	uv_poll_start(&channel->poll, UV_READABLE, on_poll);
 	*ret = nest_take_ptr(channel);
 	return 0;
@@ -279,23 +201,8 @@ void nest_channel_close(struct nest_channel *channel, void (*cb)(void *arg), voi
 	channel->closing = true;
 	channel->closed = cb;
 	channel->closed_arg = arg;
-	forget_dirty(channel);
+	nest_wire_forget(channel->wire, &channel->link);
 	uv_close((uv_handle_t *)&channel->poll, on_closed);
-}
-
-static void become_dirty(struct nest_channel *channel)
-{
-	struct nest_wire *wire = channel->wire;
-
-	if (channel->dirty || channel->blocked)
-		return;
-	channel->dirty = true;
-	DL_APPEND(wire->dirty, channel);
-	if (wire->watching)
-		return;
-	wire->watching = true;
-	uv_prepare_start(&wire->before, on_before);
-	uv_check_start(&wire->after, on_after);
 }
 
 int nest_channel_put(struct nest_channel *channel, enum nest_frame_type type, bool fin,
@@ -312,7 +219,8 @@ int nest_channel_put(struct nest_channel *channel, enum nest_frame_type type, bo
 	channel->queued += NEST_FRAME_HEADER + (size_t)length;
 	if (ret_payload)
 		*ret_payload = room + NEST_FRAME_HEADER;
-	become_dirty(channel);
+	if (!channel->blocked)
+		nest_wire_wait(channel->wire, &channel->link);
 	return 0;
 }
 
@@ -338,7 +246,7 @@ void nest_channel_flush(struct nest_channel *channel)
 {
 	ssize_t n;
 
-	forget_dirty(channel);
+	nest_wire_forget(channel->wire, &channel->link);
 	if (channel->gone || channel->closing || channel->out.len == 0)
 		return;
 	n = send(channel->fd, nest_buf_bytes(&channel->out), channel->out.len,

@@ -6,27 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <uv.h>
-
 #include "runtime/frame.h"
 
 struct nest_err;
 
-/*
- * What all channels of a loop share: one big read buffer, and the list of those that have frames to
- * send. All frames that are queued in one turn of the loop leave in one write per channel when the
- * turn's I/O is handled, just before the loop would wait.
- */
 struct nest_wire;
-
-/* Opens a wire. */
-int nest_wire_open(uv_loop_t *loop, struct nest_wire **ret, struct nest_err *err);
-
-/* Calls @cb once its handles are closed, and frees. All its channels must be closed before. */
-void nest_wire_close(struct nest_wire *wire, void (*cb)(void *arg), void *arg);
-
-/* Room for one read, shared by everyone on the loop: valid until control returns to it. */
-char *nest_wire_scratch(struct nest_wire *wire, size_t *ret_size);
 
 /* The host's end of one worker's socket: whole frames in, whole frames out. */
 struct nest_channel;

@@ -21,7 +21,7 @@
  */
 #define BACKOFF_MIN_MS 100u
 #define BACKOFF_MAX_MS 10000u
-#define DEADLINES 2 /* retry, retired */
+#define DEADLINES 3 /* retry, retired, overdue */
 
 struct nest_dispatch {
 	struct nest_services *services;
@@ -32,6 +32,7 @@ struct nest_dispatch {
 	uint32_t starting;
 	uint32_t ready;
 	bool live;
+	bool fading; /* live no more: its present workers go */
 	bool retiring;
 	bool starved; /* it wants a cell, and there is none */
 	bool pumping;
@@ -40,6 +41,7 @@ struct nest_dispatch {
 	char failure[192]; /* of the last start, fit for callers */
 	struct nest_deadline retry;
 	struct nest_deadline retired;
+	struct nest_deadline overdue; /* of what still runs when it is retired */
 	void (*on_retired)(void *arg);
 	void *on_retired_arg;
 	struct nest_dispatch *prev, *next; /* all of the host's */
@@ -80,15 +82,17 @@ static void fail_waiting(
 	nest_call_free(call);
 }
 
-static void check_retired(struct nest_dispatch *dispatch)
+/* Once nothing waits any more the workers of a version that is not live, or retires, may go. */
+static void check_leaving(struct nest_dispatch *dispatch)
 {
 	struct nest_worker_link *link;
 
-	if (!dispatch->retiring || dispatch->queued > 0)
+	if ((!dispatch->fading && !dispatch->retiring) || dispatch->queued > 0)
 		return;
+	dispatch->fading = false;
 	DL_FOREACH(dispatch->workers, link)
 		nest_worker_leave_when_idle(link->worker);
-	if (!dispatch->workers && !nest_deadline_is_set(&dispatch->retired))
+	if (dispatch->retiring && !dispatch->workers && !nest_deadline_is_set(&dispatch->retired))
 		nest_deadlines_set(dispatch->services->deadlines, &dispatch->retired, 0);
 }
 
@@ -113,7 +117,7 @@ static void on_wait_over(void *arg)
 			"no worker of function '%s' was free within %llu ms", name_of(dispatch),
 			(unsigned long long)ms);
 	fail_waiting(dispatch, call, &why);
-	check_retired(dispatch);
+	check_leaving(dispatch);
 }
 
 /* When the caller's own deadline, in wall time, comes by our clock; UINT64_MAX: never. */
@@ -161,7 +165,7 @@ static void enqueue(struct nest_dispatch *dispatch, struct nest_call *call, bool
 void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *call)
 {
 	dequeue(dispatch, call);
-	check_retired(dispatch);
+	check_leaving(dispatch);
 }
 
 /* ---- giving ---- */
@@ -426,7 +430,7 @@ static void pump(struct nest_dispatch *dispatch)
 	give_waiting(dispatch);
 	start_wanted(dispatch);
 	dispatch->pumping = false;
-	check_retired(dispatch);
+	check_leaving(dispatch);
 }
 
 static void on_retry(void *arg)
@@ -471,7 +475,7 @@ static void on_slot(void *arg, struct nest_worker *worker)
 	if (dispatch->services->starved > 0 && nest_worker_open(worker) == 0)
 		nest_dispatch_feed(dispatch->services);
 	if (dispatch->retiring)
-		check_retired(dispatch);
+		check_leaving(dispatch);
 }
 
 static void on_idle(void *arg, struct nest_worker *worker)
@@ -573,6 +577,11 @@ static void on_retired(void *arg)
 	dispatch->on_retired(dispatch->on_retired_arg);
 }
 
+static void on_overdue(void *arg)
+{
+	nest_dispatch_abort(arg, "this version of the function has been removed");
+}
+
 int nest_dispatch_new(struct nest_services *services, const struct nest_worker_plan *plan,
 	struct nest_dispatch **ret)
 {
@@ -588,6 +597,8 @@ int nest_dispatch_new(struct nest_services *services, const struct nest_worker_p
 	dispatch->retry.arg = dispatch;
 	dispatch->retired.cb = on_retired;
 	dispatch->retired.arg = dispatch;
+	dispatch->overdue.cb = on_overdue;
+	dispatch->overdue.arg = dispatch;
 	DL_APPEND(services->dispatches, dispatch);
 	*ret = dispatch;
 	return 0;
@@ -600,6 +611,7 @@ void nest_dispatch_free(struct nest_dispatch *dispatch)
 	set_starved(dispatch, false);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retired);
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->overdue);
 	nest_deadlines_release(dispatch->services->deadlines, DEADLINES);
 	DL_DELETE(dispatch->services->dispatches, dispatch);
 	free(dispatch);
@@ -607,15 +619,10 @@ void nest_dispatch_free(struct nest_dispatch *dispatch)
 
 void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
 {
-	struct nest_worker_link *link;
-
 	if (dispatch->live == live)
 		return;
 	dispatch->live = live;
-	if (!live && !dispatch->queue) {
-		DL_FOREACH(dispatch->workers, link)
-			nest_worker_leave_when_idle(link->worker);
-	}
+	dispatch->fading = !live;
 	pump(dispatch);
 }
 
@@ -624,19 +631,24 @@ void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg),
 	dispatch->retiring = true;
 	dispatch->on_retired = cb;
 	dispatch->on_retired_arg = arg;
-	check_retired(dispatch);
+	nest_deadlines_set(dispatch->services->deadlines, &dispatch->overdue,
+		nest_clock_mono_us() + dispatch->services->config->drain_grace_ms * 1000ull);
+	check_leaving(dispatch);
 }
 
-void nest_dispatch_abort(
-	struct nest_dispatch *dispatch, enum nest_failure_kind kind, const char *message)
+void nest_dispatch_abort(struct nest_dispatch *dispatch, const char *message)
 {
-	struct nest_failure why = { .kind = kind, .message = message, .retry_after_s = 1 };
+	struct nest_failure why = {
+		.kind = NEST_FAILURE_DRAINING,
+		.message = message,
+		.retry_after_s = 1,
+	};
 	struct nest_worker_link *link;
 
 	while (dispatch->queue)
 		fail_waiting(dispatch, dispatch->queue, &why);
 	DL_FOREACH(dispatch->workers, link)
-		nest_worker_kill(link->worker, kind, message);
+		nest_worker_kill(link->worker, NEST_FAILURE_CRASHED, message);
 	/* What a worker had not begun came back. */
 	while (dispatch->queue)
 		fail_waiting(dispatch, dispatch->queue, &why);

@@ -47,13 +47,15 @@ void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live);
 
 /*
  * Takes no new calls; when those it has are done and its workers are gone, calls @cb once, on a
- * later turn.
+ * later turn. What is not done within drain_grace_ms is aborted.
  */
 void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg);
 
-/* Fails all its calls with @kind and kills its workers. */
-void nest_dispatch_abort(
-	struct nest_dispatch *dispatch, enum nest_failure_kind kind, const char *message);
+/*
+ * Kills its workers. Calls that wait, or that no worker has begun, fail as draining: they can be
+ * sent elsewhere. All others fail as crashed.
+ */
+void nest_dispatch_abort(struct nest_dispatch *dispatch, const char *message);
 
 /*
  * Lets those that wait for a cell try again; @arg is the services, whose cell_freed deadline calls

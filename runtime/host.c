@@ -22,6 +22,7 @@
 #include "runtime/route.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
+#include "runtime/wire.h"
 #include "sandbox/sandbox.h"
 
 /*
@@ -319,18 +320,24 @@ static void close_parts(struct nest_host *host)
 	part_closed(host, close_rest);
 }
 
-static void on_close(void *arg)
+void nest_host_break_off(struct nest_host *host)
 {
-	struct nest_host *host = arg;
 	struct nest_lineage *lineage, *next;
 	struct nest_lineage_version *version;
 
-	host->services.closing = true;
 	HASH_ITER(hh, host->lineages, lineage, next) {
 		DL_FOREACH(lineage->versions, version)
-			nest_dispatch_abort(nest_target_dispatch(version->target),
-				NEST_FAILURE_DRAINING, "the host is going away");
+			nest_dispatch_abort(
+				nest_target_dispatch(version->target), "the host is going away");
 	}
+}
+
+static void on_close(void *arg)
+{
+	struct nest_host *host = arg;
+
+	host->services.closing = true;
+	nest_host_break_off(host);
 	close_parts(host);
 }
 

@@ -81,6 +81,9 @@ void nest_host_close(struct nest_host *host, void (*cb)(void *arg), void *arg);
 /* No new calls; @cb once when none is in flight (which the caller may bound by a timer). */
 void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg);
 
+/* Fails the calls in flight and kills all workers: what waits can be sent elsewhere, what had begun has crashed. */
+void nest_host_break_off(struct nest_host *host);
+
 /*
  * Deploys one version (copies @spec): fetches its code and, once that is in the cache, makes it findable;
  * the newest deployed version of a name is its live one, and workers_min workers are started. @cb is called once,

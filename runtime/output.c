@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "runtime/channel.h"
+#include "runtime/wire.h"
 
 /* One turn's share: a worker that writes without end must not keep the loop from the others. */
 #define TURN_BYTES 65536u

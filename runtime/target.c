@@ -28,10 +28,12 @@ struct nest_target {
 	struct nest_tally tally;
 };
 
-/* What every worker finds in its environment, whatever the function's own says. */
+/*
+ * What every worker finds in its environment, whatever the function's own says. Where its code lies
+ * the sandbox adds.
+ */
 static const char *const host_env[] = {
 	"NESTLET_CHANNEL_FD=3",
-	"NESTLET_FUNCTION_DIR=/function",
 	"HOME=/tmp",
 	"TMPDIR=/tmp",
 	NULL,
@@ -61,7 +63,6 @@ static char *init_json(
 		!cJSON_AddStringToObject(init, "version", spec->version) ||
 		!cJSON_AddStringToObject(init, "handler", values->handler) ||
 		!cJSON_AddStringToObject(init, "interface", interface_names[spec->interface]) ||
-		!cJSON_AddStringToObject(init, "codeDir", "/function") ||
 		!cJSON_AddNumberToObject(init, "memoryMb", (double)(values->memory_bytes >> 20)) ||
 		!cJSON_AddNumberToObject(init, "timeoutMs", spec->timeout_ms) ||
 		!cJSON_AddNumberToObject(init, "concurrency", values->concurrency) ||

@@ -266,7 +266,10 @@ static void end_ready(
 	nest_worker_end(worker, &end);
 	snprintf(message, sizeof(message), "function '%s' %s while it had the request",
 		worker->plan->spec->name, cause->text);
-	nest_worker_fail_open(worker, cause->kind, message);
+	/* what can't be given to another worker has begun: "not now" would ask for it to be sent again */
+	nest_worker_fail_open(worker,
+		cause->kind == NEST_FAILURE_UNAVAILABLE ? NEST_FAILURE_CRASHED : cause->kind,
+		message);
 }
 
 /* What the process wrote before it ended is still to be read, its answers above all. */

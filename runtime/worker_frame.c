@@ -47,6 +47,20 @@ static int on_ready(struct nest_worker *worker, struct nest_err *err)
 	return 0;
 }
 
+/* What an ERROR says, in one line for the operator; whatever it is, it is only shown. */
+static void describe_error(const struct nest_frame *frame, char *ret, size_t n)
+{
+	nest_autojson cJSON *json = NULL;
+	const char *type = "", *message = "";
+
+	if (nest_json_parse(frame->payload, frame->length, &json, NULL) == 0 &&
+		nest_json_get_string(json, "errorType", &type, NULL) >= 0 &&
+		nest_json_get_string(json, "errorMessage", &message, NULL) >= 0)
+		snprintf(ret, n, "%s: %s", type, message);
+	else
+		snprintf(ret, n, "%.*s", (int)frame->length, frame->payload);
+}
+
 /* ERROR on stream 0: its code could not be loaded, and would not be by another try. */
 static int on_start_error(
 	struct nest_worker *worker, const struct nest_frame *frame, struct nest_err *err)
@@ -56,6 +70,7 @@ static int on_start_error(
 		.kind = NEST_FAILURE_INIT,
 		.final = true,
 		.message = message,
+		.detail = detail,
 		.error_json = frame->payload,
 		.error_json_len = frame->length,
 	};
@@ -65,7 +80,7 @@ static int on_start_error(
 	snprintf(message, sizeof(message), "function '%s' could not be initialised",
 		worker->plan->spec->name);
 	worker->plan->tally->restarts_total[NEST_RESTART_INIT]++;
-	snprintf(detail, sizeof(detail), "%.*s", (int)frame->length, frame->payload);
+	describe_error(frame, detail, sizeof(detail));
 	nest_worker_report(worker, message, detail);
 	nest_worker_await_exit(worker);
 	nest_worker_end(worker, &end);

@@ -66,5 +66,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (r != 0)
 			break;
 	}
+	(void)sink;
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "runtime/channel.h"
+#include "runtime/wire.h"
 #include "tests/unit/suite.h"
 
 static uv_loop_t loop;
@@ -195,9 +196,10 @@ START_TEST(a_full_socket_is_waited_for_and_nothing_is_lost)
 				size_t at = total + (size_t)i;
 				size_t in = at % (NEST_FRAME_HEADER + 65536);
 
-				if (in >= NEST_FRAME_HEADER)
-					ck_assert_int_eq(
-						got[i], (char)(at / (NEST_FRAME_HEADER + 65536)));
+				/* no assertion a byte: millions of them outlast the time limit */
+				if (in >= NEST_FRAME_HEADER &&
+					got[i] != (char)(at / (NEST_FRAME_HEADER + 65536)))
+					ck_abort_msg("byte %zu is %d", at, got[i]);
 			}
 			total += (size_t)n;
 		}

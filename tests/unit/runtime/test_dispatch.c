@@ -407,7 +407,8 @@ START_TEST(an_init_error_is_told_with_its_text)
 	ck_assert_str_eq(c.error_json, "{\"errorType\":\"Syntax\",\"errorMessage\":\"line 1\"}");
 	kit_free(&c);
 	ck_assert_uint_eq(kit_stats(f).restarts_total[NEST_RESTART_INIT], 1);
-	ck_assert_str_eq(kit_stats(f).last_failure, "function 'f' could not be initialised");
+	ck_assert_str_eq(
+		kit_stats(f).last_failure, "function 'f' could not be initialised: Syntax: line 1");
 }
 END_TEST
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -269,7 +270,8 @@ START_TEST(closing_fails_what_waits_and_what_runs)
 	kit_start(&waiting, f, "echo\nx");
 	nest_host_close(kit_host, on_closed, &closed);
 	kit_run_until(&closed, 10000);
-	ck_assert_int_eq(held.failure, NEST_FAILURE_DRAINING);
+	/* its worker had begun: it can't be told that it is safe to send elsewhere */
+	ck_assert_int_eq(held.failure, NEST_FAILURE_CRASHED);
 	ck_assert_int_eq(waiting.failure, NEST_FAILURE_DRAINING);
 	kit_free(&held);
 	kit_free(&waiting);
@@ -283,8 +285,10 @@ static bool count_worker(void *arg, const struct nest_worker_stats *stats)
 {
 	unsigned *n = arg;
 
+	/* a worker's answer may come before the spawner's word that it has started */
+	if (stats->pid == 0)
+		return true;
 	ck_assert_str_eq(stats->function, "f");
-	ck_assert_int_gt(stats->pid, 0);
 	ck_assert_uint_eq(stats->requests_total, 1);
 	ck_assert_uint_gt(stats->memory_bytes, 0);
 	ck_assert_str_eq(nest_worker_state_name(stats->state), "idle");
@@ -295,14 +299,17 @@ static bool count_worker(void *arg, const struct nest_worker_stats *stats)
 START_TEST(workers_are_measured_when_asked)
 {
 	struct nest_target *f = kit_deploy("{\"name\":\"f\"}");
-	bool fresh = false;
 	unsigned n = 0;
 
 	expect_body(f, "echo\nx", "x");
-	ck_assert_int_eq(nest_host_refresh(kit_host, set_flag, &fresh), 0);
-	ck_assert(!fresh);
-	kit_run_until(&fresh, 5000);
-	nest_host_each_worker(kit_host, count_worker, &n);
+	while (n == 0) { /* within the test's time limit */
+		bool fresh = false;
+
+		ck_assert_int_eq(nest_host_refresh(kit_host, set_flag, &fresh), 0);
+		ck_assert(!fresh);
+		kit_run_until(&fresh, 5000);
+		nest_host_each_worker(kit_host, count_worker, &n);
+	}
 	ck_assert_uint_eq(n, 1);
 }
 END_TEST
@@ -370,6 +377,7 @@ START_TEST(node_answers)
 	struct nest_target *f;
 	struct kit_call c = { .over = false };
 	char dir[128], path[160], spec[256];
+	static char runtimes[PATH_MAX];
 	static const char code[] = "exports.handler = async (event, context) => "
 				   "({ got: event, id: context.awsRequestId });\n";
 
@@ -380,7 +388,8 @@ START_TEST(node_answers)
 	ck_assert_int_eq(nest_file_mkdirs(dir, 0755, NULL), 0);
 	ck_assert_int_eq(
 		nest_file_write_atomic(AT_FDCWD, path, code, sizeof(code) - 1, 0644, NULL), 0);
-	kit_config.runtimes_dir = KIT_RUNTIMES;
+	ck_assert_ptr_nonnull(realpath(KIT_RUNTIMES, runtimes));
+	kit_config.runtimes_dir = runtimes;
 	kit_open();
 	snprintf(spec, sizeof(spec),
 		"{\"name\":\"n\",\"runtime\":\"nodejs\",\"code\":{\"path\":\"%s\"}}", dir);
