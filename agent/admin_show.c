@@ -9,6 +9,7 @@
 #include "agent/admin_request.h"
 #include "agent/config.h"
 #include "agent/deployer.h"
+#include "agent/feature_table.h"
 #include "base/err.h"
 #include "runtime/function.h"
 #include "runtime/host.h"
@@ -227,18 +228,8 @@ void nest_admin_show_features(struct nest_admin_request *request)
 	size_t n;
 	const struct nest_feature_row *rows = nest_host_features(request->env->host, &n);
 	cJSON *json = cJSON_CreateObject();
-	cJSON *array = cJSON_AddArrayToObject(json, "features");
 
-	for (size_t i = 0; i < n; i++) {
-		cJSON *row = cJSON_CreateObject();
-
-		cJSON_AddStringToObject(row, "name", rows[i].name);
-		cJSON_AddBoolToObject(row, "yes", rows[i].yes);
-		cJSON_AddBoolToObject(row, "required", rows[i].required);
-		cJSON_AddStringToObject(row, "detail", rows[i].detail);
-		cJSON_AddStringToObject(row, "remedy", rows[i].remedy);
-		cJSON_AddItemToArray(array, row);
-	}
+	cJSON_AddItemToObject(json, "features", nest_feature_table_json(rows, n));
 	nest_admin_request_answer(request, 200, json);
 }
 

@@ -50,6 +50,10 @@ enum daemon_state {
 	CLOSING
 };
 
+enum {
+	BREAK_OFF_MS = 1000 /* for the last answers to reach their clients */
+};
+
 struct daemon {
 	uv_loop_t loop;
 	const char *config_file;
@@ -65,6 +69,7 @@ struct daemon {
 	unsigned parts_open; /* of those that close on a later turn */
 	enum daemon_state state;
 	int exit_code;
+	bool broken_off; /* the drain took too long */
 	uint64_t start_time_ms;
 	uint64_t reloads_total;
 	uint64_t reload_failures_total;
@@ -208,24 +213,49 @@ static void daemon_close(struct daemon *daemon, int exit_code)
 
 /* ---- drain ---- */
 
+static void on_sent(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	nest_log(NEST_LOG_INFO, "daemon", "drained");
+	daemon_close(daemon, NEST_DAEMON_OK);
+}
+
+/* No request is left. A client that reads slowly may not have its answer yet. */
 static void on_drained(void *arg)
 {
 	struct daemon *daemon = arg;
 
 	if (daemon->state == CLOSING)
 		return;
-	nest_log(NEST_LOG_INFO, "daemon", "drained");
-	daemon_close(daemon, NEST_DAEMON_OK);
+	if (daemon->gateway)
+		nest_gateway_when_sent(daemon->gateway, on_sent, daemon);
+	else
+		on_sent(daemon);
+}
+
+/* The requests in flight end with an error; what then still is not sent is cut. */
+static void break_off(struct daemon *daemon)
+{
+	if (daemon->broken_off) {
+		daemon_close(daemon, NEST_DAEMON_OK);
+		return;
+	}
+	daemon->broken_off = true;
+	uv_timer_again(&daemon->drain_timer);
+	nest_host_break_off(daemon->host);
 }
 
 static void on_drain_timeout(uv_timer_t *timer)
 {
 	struct daemon *daemon = timer->data;
 
-	nest_log(NEST_LOG_WARN, "daemon",
-		"requests were still in flight after drain.graceMs (%u ms): they are broken off",
-		daemon->config->drain_grace_ms);
-	daemon_close(daemon, NEST_DAEMON_OK);
+	if (!daemon->broken_off)
+		nest_log(NEST_LOG_WARN, "daemon",
+			"requests were still in flight after drain.graceMs (%u ms): they are "
+			"broken off",
+			daemon->config->drain_grace_ms);
+	break_off(daemon);
 }
 
 static void daemon_drain(void *arg)
@@ -238,7 +268,8 @@ static void daemon_drain(void *arg)
 	nest_log(NEST_LOG_INFO, "daemon", "draining: no new requests");
 	if (daemon->gateway)
 		nest_gateway_drain(daemon->gateway);
-	uv_timer_start(&daemon->drain_timer, on_drain_timeout, daemon->config->drain_grace_ms, 0);
+	uv_timer_start(&daemon->drain_timer, on_drain_timeout, daemon->config->drain_grace_ms,
+		BREAK_OFF_MS);
 	nest_host_drain(daemon->host, on_drained, daemon);
 }
 
@@ -326,7 +357,7 @@ static void on_signal(uv_signal_t *handle, int number)
 		return;
 	}
 	nest_log(NEST_LOG_WARN, "daemon", "second signal: requests in flight are broken off");
-	daemon_close(daemon, NEST_DAEMON_OK);
+	break_off(daemon);
 }
 
 static void on_host_lost(void *arg, const struct nest_err *why)

@@ -356,6 +356,11 @@ void nest_gateway_drain(struct nest_gateway *gateway)
 	nest_http_drain(gateway->http);
 }
 
+void nest_gateway_when_sent(struct nest_gateway *gateway, void (*cb)(void *arg), void *arg)
+{
+	nest_http_when_sent(gateway->http, cb, arg);
+}
+
 static void free_spares(struct nest_gateway *gateway)
 {
 	struct nest_invoke *invoke, *next;

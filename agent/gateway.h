@@ -52,6 +52,9 @@ void nest_gateway_configure(struct nest_gateway *gateway, const struct nest_gate
 /* No new connections; new requests on open ones get 503 Host.Draining; what runs goes on. */
 void nest_gateway_drain(struct nest_gateway *gateway);
 
+/* Calls @cb once, on a later turn, when all answers are with their clients; never once it is closed. */
+void nest_gateway_when_sent(struct nest_gateway *gateway, void (*cb)(void *arg), void *arg);
+
 /* Cancels what runs, breaks all connections, then calls @cb (may be NULL) and frees. */
 void nest_gateway_close(struct nest_gateway *gateway, void (*cb)(void *arg), void *arg);
 

@@ -110,14 +110,36 @@ void nest_http_accept_resume(struct nest_http_server *server)
 		nest_http_listen_watch(listener);
 }
 
+/* Calls who waits for all answers to be sent, if they are. */
+static void tell_sent(struct nest_http_server *server)
+{
+	void (*cb)(void *arg) = server->sent_cb;
+	const struct nest_http_exchange *conn;
+
+	if (!cb)
+		return;
+	DL_FOREACH(server->connections, conn) {
+		if (conn->out.len > 0)
+			return;
+	}
+	server->sent_cb = NULL;
+	cb(server->sent_arg);
+}
+
+static void end_turn(struct nest_http_server *server)
+{
+	nest_http_write_turn(server);
+	tell_sent(server);
+}
+
 static void on_prepare(uv_prepare_t *handle)
 {
-	nest_http_write_turn(handle->data);
+	end_turn(handle->data);
 }
 
 static void on_check(uv_check_t *handle)
 {
-	nest_http_write_turn(handle->data);
+	end_turn(handle->data);
 }
 
 /*
@@ -186,6 +208,12 @@ void nest_http_drain(struct nest_http_server *server)
 	}
 }
 
+void nest_http_when_sent(struct nest_http_server *server, void (*cb)(void *arg), void *arg)
+{
+	server->sent_cb = cb;
+	server->sent_arg = arg;
+}
+
 static void on_handle_closed(uv_handle_t *handle)
 {
 	nest_http_handle_closed(handle->data);
@@ -194,6 +222,7 @@ static void on_handle_closed(uv_handle_t *handle)
 void nest_http_server_close(struct nest_http_server *server, void (*cb)(void *arg), void *arg)
 {
 	server->closing = true;
+	server->sent_cb = NULL;
 	server->close_cb = cb;
 	server->close_arg = arg;
 	nest_http_listen_close_all(server);

@@ -115,6 +115,9 @@ void nest_http_set_limits(struct nest_http_server *server, const struct nest_htt
 /* No new connections, and idle ones closed; each answer from now on says "connection: close". */
 void nest_http_drain(struct nest_http_server *server);
 
+/* Calls @cb once, on a later turn, when no connection has bytes of an answer left to send; never once it is closed. */
+void nest_http_when_sent(struct nest_http_server *server, void (*cb)(void *arg), void *arg);
+
 /* Closes everything (owners of open exchanges hear gone), then calls @cb and frees. */
 void nest_http_server_close(struct nest_http_server *server, void (*cb)(void *arg), void *arg);
 

@@ -168,6 +168,8 @@ struct nest_http_server {
 	uint32_t open_handles;
 	bool draining;
 	bool closing;
+	void (*sent_cb)(void *arg); /* NULL: nobody waits for it */
+	void *sent_arg;
 	void (*close_cb)(void *arg);
 	void *close_arg;
 };

@@ -143,7 +143,7 @@ static void render_functions(FILE *out, const struct sample_set *set)
 		"Time from asking for a worker to its being ready.", set,
 		offsetof(struct nest_target_stats, cold_start));
 	family(out, "nestlet_cold_starts_total", "counter",
-		"Requests that waited for a worker to come up.");
+		"Workers that were started and became ready.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_cold_starts_total", &set->targets[i], "", "",
 			set->targets[i].cold_starts_total);

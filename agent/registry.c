@@ -530,7 +530,7 @@ int nest_registry_remove(
 		return remove_function(registry, function, err);
 	if (found == function->live)
 		return nest_err_say(err, -EBUSY,
-			"version '%s' of function '%s' is live: make another one live first, or "
+			"version '%s' of function '%s' is live: deploy another one first, or "
 			"remove the whole function",
 			version, name);
 	return remove_version(registry, function, found, err);

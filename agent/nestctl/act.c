@@ -186,6 +186,7 @@ int nest_command_completion(
 	     "\t\tnames=$(nestctl list --json 2>/dev/null |\n"
 	     "\t\t\tgrep -o '\"name\":\"[^\"]*\"' | cut -d'\"' -f4)\n"
 	     "\t\tmapfile -t COMPREPLY < <(compgen -W \"$names\" -- \"$cur\") ;;\n"
+	     "\tcompletion) mapfile -t COMPREPLY < <(compgen -W bash -- \"$cur\") ;;\n"
 	     "\tdeploy) mapfile -t COMPREPLY < <(compgen -f -- \"$cur\") ;;\n\tesac\n}\n"
 	     "complete -F _nestctl nestctl");
 	return NEST_COMMAND_OK;

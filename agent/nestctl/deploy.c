@@ -49,36 +49,36 @@ static int read_spec(const char *path, cJSON **ret, struct nest_err *err)
 	return r < 0 ? nest_err_wrap(err, "read spec '%s'", path) : 0;
 }
 
-/* The first of @files that lies in @dir, or NULL. */
-static const char *first_file(const char *dir, const char *const *files)
+/* What a file in the directory tells; the first row whose file is there counts. */
+static const struct hint {
+	const char *file;
+	const char *runtime;
+	const char *handler; /* NULL: the runtime's default */
+} hints[] = {
+	{ "index.js", "nodejs", NULL },
+	{ "index.mjs", "nodejs", NULL },
+	{ "index.cjs", "nodejs", NULL },
+	{ "package.json", "nodejs", NULL },
+	{ "handler.py", "python", "handler.handler" },
+	{ "app.py", "python", "app.handler" },
+	{ "main.py", "python", "main.handler" },
+	{ "lambda_function.py", "python", "lambda_function.lambda_handler" },
+	{ "requirements.txt", "python", NULL },
+};
+
+/* The first hint that lies in @dir and is of @runtime, if one is given; or NULL. */
+static const struct hint *find_hint(const char *dir, const char *runtime)
 {
 	char path[PATH_MAX];
 
-	for (; *files; files++) {
-		if (snprintf(path, sizeof(path), "%s/%s", dir, *files) < (int)sizeof(path) &&
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(hints); i++) {
+		if (*runtime && strcmp(runtime, hints[i].runtime) != 0)
+			continue;
+		if (snprintf(path, sizeof(path), "%s/%s", dir, hints[i].file) < (int)sizeof(path) &&
 			access(path, F_OK) == 0)
-			return *files;
+			return &hints[i];
 	}
 	return NULL;
-}
-
-static int guess_runtime(const char *dir, const char **ret, struct nest_err *err)
-{
-	static const char *const node[] = { "index.js", "index.mjs", "index.cjs", "package.json",
-		NULL };
-	static const char *const python[] = { "handler.py", "app.py", "main.py",
-		"lambda_function.py", "requirements.txt", NULL };
-
-	if (first_file(dir, node))
-		*ret = "nodejs";
-	else if (first_file(dir, python))
-		*ret = "python";
-	else
-		return nest_err_say(err, -EINVAL,
-			"'%s' has neither index.js nor package.json nor handler.py: name the "
-			"runtime with --runtime",
-			dir);
-	return 0;
 }
 
 /* A function's name from the last part of a path: what is not allowed in one becomes '-'. */
@@ -208,20 +208,23 @@ static int open_spec(const char *operand, struct deployment *d, struct nest_err 
 /* Fills in what neither spec nor options say. */
 static int guess(struct deployment *d, struct nest_err *err)
 {
-	const char *runtime = NULL;
+	const char *runtime = nest_command_string(d->spec, "runtime");
+	const struct hint *hint = *d->dir ? find_hint(d->dir, runtime) : NULL;
 	char name[80];
-	int r;
 
 	if (*nest_command_string(d->spec, "name") == '\0') {
 		guess_name(*d->dir ? d->dir : d->where, name, sizeof(name));
 		set_string(d->spec, "name", name);
 	}
-	if (*nest_command_string(d->spec, "runtime") == '\0' && *d->dir) {
-		r = guess_runtime(d->dir, &runtime, err);
-		if (r < 0)
-			return r;
-		set_string(d->spec, "runtime", runtime);
-	}
+	if (hint && hint->handler && *nest_command_string(d->spec, "handler") == '\0')
+		set_string(d->spec, "handler", hint->handler);
+	if (*runtime == '\0' && hint)
+		set_string(d->spec, "runtime", hint->runtime);
+	else if (*runtime == '\0' && *d->dir)
+		return nest_err_say(err, -EINVAL,
+			"'%s' has neither index.js nor package.json nor handler.py: name the "
+			"runtime with --runtime",
+			d->dir);
 	return 0;
 }
 
@@ -233,6 +236,14 @@ static void show_progress(void *arg, double done, double total)
 	if (total > 0)
 		fprintf(stderr, "\r\033[Kuploading %s of %s", nest_terminal_bytes(done, a),
 			nest_terminal_bytes(total, b));
+}
+
+/* Passes on the result of something local; its lack of a file is not to be taken for the host's. */
+static int local(int r, struct nest_err *err)
+{
+	if (r < 0 && err->code != -EINVAL)
+		r = err->code = -EIO;
+	return r;
 }
 
 static int upload(struct nest_command_context *context, struct deployment *d, struct nest_err *err)
@@ -251,7 +262,7 @@ static int upload(struct nest_command_context *context, struct deployment *d, st
 
 	if (terminal)
 		fprintf(stderr, "packing %s", d->dir);
-	r = nest_pack_dir(d->dir, &pack, err);
+	r = local(nest_pack_dir(d->dir, &pack, err), err);
 	if (r == 0) {
 		request.body_file = pack.path;
 		r = nest_client_do(context->client, &request, &response, err);
@@ -279,11 +290,8 @@ static int prepare(const struct nest_command_args *args, struct deployment *d, s
 	struct stat st;
 	int r;
 
-	if (stat(args->operands[0], &st) != 0) {
-		r = nest_err_set(err, -errno, "open '%s'", args->operands[0]);
-		err->code = -EIO; /* not to be taken for a host that is not there */
-		return r;
-	}
+	if (stat(args->operands[0], &st) != 0)
+		return nest_err_set(err, -errno, "open '%s'", args->operands[0]);
 	r = S_ISDIR(st.st_mode) ? open_dir(args->operands[0], d, err)
 				: open_spec(args->operands[0], d, err);
 	if (r == 0)
@@ -307,7 +315,7 @@ int nest_command_deploy(struct nest_command_context *context, const struct nest_
 	struct nest_err err = NEST_ERR_INIT;
 	nest_autojson cJSON *answer = NULL;
 	char path[160];
-	int r = prepare(args, &d, &err);
+	int r = local(prepare(args, &d, &err), &err);
 
 	if (r == 0 && *d.dir)
 		r = upload(context, &d, &err);

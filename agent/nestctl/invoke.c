@@ -79,7 +79,7 @@ static void print_log(const char *base64)
 		fputc('\n', stderr);
 }
 
-static int print_result(const struct nest_command_context *context,
+static int print_result(const struct nest_command_context *context, const char *name,
 	const struct nest_client_response *response, bool log)
 {
 	size_t n = response->body.len;
@@ -96,6 +96,8 @@ static int print_result(const struct nest_command_context *context,
 		nest_client_refused(response, &err);
 		nest_terminal_print(stderr, NEST_TERMINAL_RED, "nestctl: ");
 		fprintf(stderr, "invoke: %s\n", nest_err_text(&err));
+		if (response->status == 502)
+			fprintf(stderr, "its log says more: nestctl logs %s\n", name);
 	}
 	if (n > 0 && (response->status < 400 || context->json)) {
 		fwrite(body, 1, n, stdout);
@@ -141,7 +143,7 @@ int nest_command_invoke(struct nest_command_context *context, const struct nest_
 	if (r < 0) {
 		exit_code = nest_command_fail("invoke", &err);
 	} else {
-		exit_code = print_result(context, &response, log);
+		exit_code = print_result(context, args->operands[0], &response, log);
 		nest_client_response_done(&response);
 	}
 	nest_client_close(gateway);

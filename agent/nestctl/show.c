@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/feature_table.h"
 #include "agent/nestctl/command.h"
 #include "agent/terminal.h"
 #include "base/err.h"
@@ -152,12 +153,9 @@ int nest_command_describe(
 
 int nest_command_check(struct nest_command_context *context, const struct nest_command_args *args)
 {
-	static const char *const headings[] = { "FEATURE", "", "DETAIL", "REMEDY", NULL };
 	nest_autojson cJSON *json = NULL;
 	struct nest_err err = NEST_ERR_INIT;
-	const cJSON *features, *f;
-	struct nest_table *table;
-	bool weak = false;
+	const cJSON *features;
 
 	(void)args;
 	if (nest_client_call(context->client, "GET", "/v1/features", NULL, &json, &err) < 0)
@@ -167,26 +165,11 @@ int nest_command_check(struct nest_command_context *context, const struct nest_c
 		nest_command_print_json(features);
 		return NEST_COMMAND_OK;
 	}
-	table = nest_terminal_table_new(headings);
-	cJSON_ArrayForEach(f, features) {
-		bool yes = cJSON_IsTrue(cJSON_GetObjectItem(f, "yes"));
-		bool required = cJSON_IsTrue(cJSON_GetObjectItem(f, "required"));
-
-		weak |= required && !yes;
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "name"));
-		nest_terminal_table_add(table,
-			yes	   ? NEST_TERMINAL_GREEN
-			: required ? NEST_TERMINAL_RED
-				   : NEST_TERMINAL_YELLOW,
-			"%s", yes ? "yes" : "no");
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "detail"));
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "remedy"));
+	if (cJSON_GetArraySize(features) == 0) {
+		puts("The host is still trying this machine's features: ask again in a second.");
+		return NEST_COMMAND_OK;
 	}
-	nest_terminal_table_print(table, stdout);
-	return weak ? NEST_COMMAND_REFUSED : NEST_COMMAND_OK;
+	return nest_feature_table_print(features) ? NEST_COMMAND_REFUSED : NEST_COMMAND_OK;
 }
 
 /* ---- top ---- */

@@ -255,7 +255,7 @@ START_TEST(versions_and_functions_are_removed)
 	ck_assert_int_eq(nest_registry_set_live(registry, "c", "1", &err), 1);
 	ck_assert_int_eq(nest_registry_remove(registry, "a", "4", &err), -EBUSY);
 	ck_assert_str_eq(nest_err_text(&err),
-		"version '4' of function 'a' is live: make another one live first, or remove the "
+		"version '4' of function 'a' is live: deploy another one first, or remove the "
 		"whole function");
 	ck_assert_int_eq(nest_registry_remove(registry, "a", "2", &err), 0);
 	keeps(&registry, "a:1=1 a:3=3 a:4=4* b:1=1* ");
