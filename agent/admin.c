@@ -36,6 +36,10 @@ static const struct nest_admin_route routes[] = {
 	{ "GET", "/v1/functions/{name}/logs", nest_admin_logs_get, NULL },
 	{ "GET", "/v1/workers", nest_admin_show_workers, NULL },
 	{ "POST", "/v1/artifacts", nest_admin_change_artifact, nest_admin_change_artifact_piece },
+	{ "GET", "/v1/cache", nest_admin_cache_list, NULL },
+	{ "DELETE", "/v1/cache/{name}", nest_admin_cache_remove, NULL },
+	{ "POST", "/v1/cache/verify", nest_admin_cache_verify, NULL },
+	{ "POST", "/v1/cache/prefetch", nest_admin_cache_prefetch, NULL },
 	{ "POST", "/v1/reload", nest_admin_change_reload, NULL },
 	{ "POST", "/v1/drain", nest_admin_change_drain, NULL },
 };

@@ -71,6 +71,10 @@ void nest_admin_change_drain(struct nest_admin_request *request);
 bool nest_admin_change_artifact_piece(
 	struct nest_admin_request *request, const char *bytes, size_t n);
 void nest_admin_change_artifact(struct nest_admin_request *request);
+void nest_admin_cache_list(struct nest_admin_request *request);
+void nest_admin_cache_remove(struct nest_admin_request *request);
+void nest_admin_cache_verify(struct nest_admin_request *request);
+void nest_admin_cache_prefetch(struct nest_admin_request *request);
 void nest_admin_logs_get(struct nest_admin_request *request);
 
 #endif

@@ -32,6 +32,7 @@
 struct loaded {
 	struct nest_config config; /* first: both have one address */
 	struct nest_config_function *functions;
+	struct nest_function_code *preload;
 	char *file;
 	char *instance;
 	char *gateway_socket;
@@ -56,6 +57,16 @@ static bool is_absolute(const char *text)
 static bool is_absolute_or_empty(const char *text)
 {
 	return text[0] == '\0' || text[0] == '/';
+}
+
+/* A prefix that ended in a host's name would fit longer names too. */
+static bool is_image_source(const char *text)
+{
+	const char *host = strstr(text, "://");
+
+	if (strcmp(text, "admin") == 0 || strcmp(text, "*") == 0 || text[0] == '/')
+		return true;
+	return host && strchr(host + 3, '/');
 }
 
 static bool is_instance(const char *text)
@@ -312,6 +323,10 @@ static int settle(struct loaded *loaded, struct nest_schema_place *place, struct
 		rc = settle_manifest_dirs(config, err);
 	if (rc == 0)
 		rc = settle_user(config, place, err);
+	if (rc == 0)
+		rc = nest_function_parse_codes(config->preload_json, "preload", &loaded->preload,
+			&config->npreload, place, err);
+	config->preload = loaded->preload;
 	return rc;
 }
 
@@ -503,6 +518,7 @@ static void release(struct loaded *loaded)
 	}
 	nest_schema_release(&schema, loaded, loaded->config.json);
 	free(loaded->functions);
+	free(loaded->preload);
 	free(loaded->file);
 	free(loaded->instance);
 	free(loaded->gateway_socket);
@@ -641,6 +657,18 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.max_cells = config->cells_max,
 		.require_isolation = config->cells_isolation == NEST_CONFIG_ISOLATION_REQUIRED,
 		.cache_bytes = config->cache_bytes,
+		.image_sources = config->cache_image_sources,
+		.allow_unverified = config->loader_allow_unverified,
+		.ca_file = config->loader_ca_file,
+		.credentials_file = config->loader_credentials_file,
+		.fetch_connections = config->loader_connections,
+		.fetch_timeout_ms = config->loader_timeout_ms,
+		.fetch_connect_timeout_ms = config->loader_connect_timeout_ms,
+		.fetch_stall_ms = config->loader_stall_ms,
+		.fetch_retries = config->loader_retries,
+		.fetch_backoff_ms = config->loader_backoff_ms,
+		.preload = config->preload,
+		.npreload = config->npreload,
 		.code_bytes = config->limit_code_bytes,
 		.code_entries = config->limit_code_entries,
 		.upload_bytes = config->limit_upload_bytes,

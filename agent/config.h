@@ -80,6 +80,20 @@ struct nest_config {
 	uint32_t cells_max;
 
 	uint64_t cache_bytes;
+	const char *const *cache_image_sources; /* NULL-terminated */
+	const cJSON *preload_json;		/* as given; its parsed form is this: */
+	const struct nest_function_code *preload;
+	uint32_t npreload;
+	bool loader_allow_unverified;
+	const char *loader_ca_file;
+	const char *loader_credentials_file;
+	uint32_t loader_connections;
+	uint32_t loader_timeout_ms;
+	uint32_t loader_connect_timeout_ms;
+	uint32_t loader_stall_ms;
+	uint32_t loader_retries;
+	uint32_t loader_backoff_ms;
+
 	uint64_t limit_code_bytes;
 	uint64_t limit_code_entries;
 	uint64_t limit_upload_bytes;

@@ -243,6 +243,26 @@ static void render_host(FILE *out, struct nest_host *host, const struct nest_met
 		stats.cache_misses_total);
 	counter(out, "nestlet_code_cache_failures_total", "Code that could not be loaded.",
 		stats.cache_failures_total);
+	family(out, "nestlet_code_load_failures_total", "counter",
+		"Code that could not be loaded, by cause.");
+	for (unsigned i = 0; nest_host_failure_cause(i); i++)
+		fprintf(out, "nestlet_code_load_failures_total{cause=\"%s\"} %llu\n",
+			nest_host_failure_cause(i), (unsigned long long)stats.failures_by_cause[i]);
+	family(out, "nestlet_code_load_bytes_total", "counter",
+		"Bytes of code by stage: fetch, as they came from servers; make, as unpacked "
+		"files.");
+	fprintf(out, "nestlet_code_load_bytes_total{stage=\"fetch\"} %llu\n",
+		(unsigned long long)stats.fetched_bytes_total);
+	fprintf(out, "nestlet_code_load_bytes_total{stage=\"make\"} %llu\n",
+		(unsigned long long)stats.made_bytes_total);
+	family(out, "nestlet_code_load_seconds_total", "counter",
+		"Seconds by stage, which overlap; make is decoding, unpacking and publishing.");
+	fprintf(out, "nestlet_code_load_seconds_total{stage=\"fetch\"} %.6f\n",
+		(double)stats.fetch_us_total / 1e6);
+	fprintf(out, "nestlet_code_load_seconds_total{stage=\"make\"} %.6f\n",
+		(double)stats.make_us_total / 1e6);
+	counter(out, "nestlet_code_fetch_retries_total", "Requests for code that were repeated.",
+		stats.fetch_retries_total);
 }
 
 int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon *daemon,

@@ -3,14 +3,17 @@
  * The directory:
  *
  *	trees/<hex>/		a tree, complete and durable from the moment it has this name
- *	trees/<hex>.json	what is known of it; comes before the tree and goes after it
+ *	trees/<hex>.json	what is known of it; comes after the tree and goes after it
  *	staging/		all else: uploads, drafts, and "dead-*", which waits for a sweep
  *
- * The invariant: a tree with its metadata beside it in trees/ is whole. Publishing writes the
- * metadata in staging, makes all of it durable, renames the metadata, then the tree. Evicting
+ * The invariant: a tree with its metadata beside it in trees/ is whole. Publishing has two steps.
+ * Placing renames the tree, which can be used from then on. Settling writes the metadata in
+ * staging, makes all of it durable, tree and metadata, and renames the metadata then. Evicting
  * renames the tree into staging first, then removes the metadata. So after a crash at any point,
  * whatever lacks one of the two was never whole or is on its way out, and is removed at open
- * along with all of staging.
+ * along with all of staging. Between the steps a tree is whole for whoever runs, and gone after a
+ * crash: enough for what can be downloaded again, and 0.1 s earlier (150 MB on ext4). The file
+ * system may not turn the order of renames in one directory around, which none with a journal does.
  *
  * Durable means one syncfs(2) of the file system, not an fsync of each file: 2,000 files of 8 KB
  * on ext4 took 0.02 s that way and 0.4 s the other. It also waits for what others have written
@@ -25,12 +28,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -157,6 +162,19 @@ struct nest_tree *nest_cache_find(struct nest_cache *cache, const char *hex)
 	return tree;
 }
 
+void nest_cache_each(
+	struct nest_cache *cache, bool (*cb)(void *arg, struct nest_tree *tree), void *arg)
+{
+	struct nest_tree *tree, *next;
+
+	DL_FOREACH_SAFE(cache->unused, tree, next)
+		if (!cb(arg, tree))
+			return;
+	HASH_ITER(hh, cache->trees, tree, next)
+		if (tree->refs > 0 && !cb(arg, tree))
+			return;
+}
+
 /* Indexes a tree as unused. */
 static int insert(struct nest_cache *cache, const char *hex, const struct nest_draft_totals *totals,
 	struct nest_tree **ret, struct nest_err *err)
@@ -170,6 +188,9 @@ static int insert(struct nest_cache *cache, const char *hex, const struct nest_d
 	tree->bytes = totals->bytes;
 	tree->entries = totals->entries;
 	tree->disk = totals->disk;
+	tree->image = totals->image;
+	if (totals->self_named)
+		snprintf(tree->content, sizeof(tree->content), "%s", hex);
 	HASH_ADD_KEYPTR(hh, cache->trees, nest_tree_hex(tree), NEST_DIGEST_HEX_LEN - 1, tree);
 	if (!tree->hh.tbl) {
 		free(tree);
@@ -225,6 +246,14 @@ static void evict(struct nest_cache *cache, struct nest_tree *tree)
 	cache->totals.evictions++;
 }
 
+int nest_cache_remove(struct nest_cache *cache, struct nest_tree *tree)
+{
+	if (tree->refs > 0)
+		return -EBUSY;
+	evict(cache, tree);
+	return 0;
+}
+
 unsigned nest_cache_evict(struct nest_cache *cache, uint64_t keep_bytes)
 {
 	unsigned n = 0;
@@ -273,14 +302,40 @@ void nest_cache_sweep(struct nest_cache *cache)
 	pthread_mutex_unlock(&cache->sweep_lock);
 }
 
-static int write_meta(struct nest_cache *cache, const char *name,
+static int meta_text(
+	const struct nest_draft_totals *totals, const char *content, char ret[META_MAX])
+{
+	return snprintf(ret, META_MAX,
+		"{\"format\":1,\"bytes\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"disk\":%" PRIu64
+		",\"image\":%s,\"content\":\"%s\"}\n",
+		totals->bytes, totals->entries, totals->disk, totals->image ? "true" : "false",
+		content);
+}
+
+int nest_cache_set_content(
+	struct nest_cache *cache, struct nest_tree *tree, const char *content, struct nest_err *err)
+{
+	const struct nest_draft_totals totals = { .bytes = tree->bytes,
+		.entries = tree->entries,
+		.disk = tree->disk,
+		.image = tree->image };
+	char name[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
+	char text[META_MAX];
+	int n = meta_text(&totals, content, text);
+	int rc;
+
+	meta_name(nest_tree_hex(tree), name);
+	rc = nest_file_write_atomic(cache->trees_fd, name, text, (size_t)n, 0600, err);
+	if (rc == 0)
+		snprintf(tree->content, sizeof(tree->content), "%s", content);
+	return rc;
+}
+
+static int write_meta(struct nest_cache *cache, const char *name, const char *hex,
 	const struct nest_draft_totals *totals, struct nest_err *err)
 {
 	char text[META_MAX];
-	int n = snprintf(text, sizeof(text),
-		"{\"format\":1,\"bytes\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"disk\":%" PRIu64
-		"}\n",
-		totals->bytes, totals->entries, totals->disk);
+	int n = meta_text(totals, totals->self_named ? hex : "", text);
 	nest_autoclose int fd = openat(cache->staging_fd, name,
 		O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 
@@ -295,7 +350,21 @@ static int write_meta(struct nest_cache *cache, const char *name,
 	return 0;
 }
 
-int nest_cache_publish(struct nest_cache *cache, const char *name, const char *hex,
+int nest_cache_place(
+	struct nest_cache *cache, const char *name, const char *hex, struct nest_err *err)
+{
+	char meta[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
+
+	/* What the index doesn't know, because there was no memory for it, gives way. */
+	meta_name(hex, meta);
+	if (bury(cache, cache->trees_fd, hex) == 0)
+		(void)unlinkat(cache->trees_fd, meta, 0);
+	if (renameat(cache->staging_fd, name, cache->trees_fd, hex) < 0)
+		return nest_err_set(err, -errno, "publish code tree '%s'", hex);
+	return 0;
+}
+
+int nest_cache_settle(struct nest_cache *cache, const char *hex,
 	const struct nest_draft_totals *totals, struct nest_err *err)
 {
 	char final_meta[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
@@ -304,24 +373,30 @@ int nest_cache_publish(struct nest_cache *cache, const char *name, const char *h
 
 	nest_cache_name(cache, "meta", meta);
 	meta_name(hex, final_meta);
-	rc = write_meta(cache, meta, totals, err);
+	rc = write_meta(cache, meta, hex, totals, err);
 	if (rc == 0 && renameat(cache->staging_fd, meta, cache->trees_fd, final_meta) < 0)
-		rc = nest_err_set(err, -errno, "publish code tree '%s'", hex);
+		rc = nest_err_set(err, -errno, "make code tree '%s' durable", hex);
 	if (rc < 0) {
 		(void)unlinkat(cache->staging_fd, meta, 0);
-		return rc;
-	}
-	/* One that the index doesn't know, because there was no memory for it, gives way. */
-	(void)bury(cache, cache->trees_fd, hex);
-	if (renameat(cache->staging_fd, name, cache->trees_fd, hex) < 0) {
-		rc = nest_err_set(err, -errno, "publish code tree '%s'", hex);
-		(void)unlinkat(cache->trees_fd, final_meta, 0);
 		return rc;
 	}
 	/* Whoever is told of the tree may write that down, and must find it after a power cut. */
 	if (fsync(cache->trees_fd) < 0)
 		return nest_err_set(err, -errno, "make code tree '%s' durable", hex);
 	return 0;
+}
+
+int nest_cache_publish(struct nest_cache *cache, const char *name, const char *hex,
+	const struct nest_draft_totals *totals, struct nest_err *err)
+{
+	int rc = nest_cache_place(cache, name, hex, err);
+
+	if (rc == 0) {
+		rc = nest_cache_settle(cache, hex, totals, err);
+		if (rc < 0)
+			(void)bury(cache, cache->trees_fd, hex);
+	}
+	return rc;
 }
 
 static int scrub_name(struct nest_cache *cache, const char *name, struct nest_err *err)
@@ -331,8 +406,10 @@ static int scrub_name(struct nest_cache *cache, const char *name, struct nest_er
 	return 0;
 }
 
-static int read_meta(struct nest_cache *cache, const char *name, struct nest_draft_totals *ret)
+static int read_meta(struct nest_cache *cache, const char *name, struct nest_draft_totals *ret,
+	char ret_content[NEST_DIGEST_HEX_LEN])
 {
+	const char *content = "";
 	nest_autofree char *text = NULL;
 	nest_autojson cJSON *json = NULL;
 	int64_t numbers[4];
@@ -343,8 +420,12 @@ static int read_meta(struct nest_cache *cache, const char *name, struct nest_dra
 		nest_json_get_int(json, "format", 1, 1, &numbers[0], NULL) != 0 ||
 		nest_json_get_int(json, "bytes", 0, INT64_MAX, &numbers[1], NULL) != 0 ||
 		nest_json_get_int(json, "entries", 0, INT64_MAX, &numbers[2], NULL) != 0 ||
-		nest_json_get_int(json, "disk", 0, INT64_MAX, &numbers[3], NULL) != 0)
+		nest_json_get_int(json, "disk", 0, INT64_MAX, &numbers[3], NULL) != 0 ||
+		nest_json_get_bool(json, "image", &ret->image, NULL) < 0 ||
+		nest_json_get_string(json, "content", &content, NULL) < 0 ||
+		(*content && nest_digest_check_hex(content) < 0))
 		return -EINVAL;
+	snprintf(ret_content, NEST_DIGEST_HEX_LEN, "%s", content);
 	ret->bytes = (uint64_t)numbers[1];
 	ret->entries = (uint64_t)numbers[2];
 	ret->disk = (uint64_t)numbers[3];
@@ -356,7 +437,8 @@ static int index_name(struct nest_cache *cache, const char *name, struct nest_er
 {
 	char hex[NEST_DIGEST_HEX_LEN] = "";
 	char meta[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
-	struct nest_draft_totals totals;
+	struct nest_draft_totals totals = { .image = false };
+	char content[NEST_DIGEST_HEX_LEN];
 	struct nest_tree *tree;
 	struct stat st;
 	struct stat meta_st;
@@ -369,7 +451,7 @@ static int index_name(struct nest_cache *cache, const char *name, struct nest_er
 		fstatat(cache->trees_fd, hex, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		S_ISDIR(st.st_mode) &&
 		fstatat(cache->trees_fd, meta, &meta_st, AT_SYMLINK_NOFOLLOW) == 0 &&
-		S_ISREG(meta_st.st_mode) && read_meta(cache, meta, &totals) == 0;
+		S_ISREG(meta_st.st_mode) && read_meta(cache, meta, &totals, content) == 0;
 	if (!whole) {
 		if (nest_file_remove_tree(cache->trees_fd, name, err) < 0)
 			return nest_err_wrap(err, "remove what a crash left");
@@ -379,6 +461,7 @@ static int index_name(struct nest_cache *cache, const char *name, struct nest_er
 		return 0;
 	if (insert(cache, hex, &totals, &tree, err) < 0)
 		return err ? err->code : -ENOMEM;
+	snprintf(tree->content, sizeof(tree->content), "%s", content);
 	tree->used_ns = meta_st.st_mtim.tv_sec * INT64_C(1000000000) + meta_st.st_mtim.tv_nsec;
 	return 0;
 }
@@ -417,6 +500,21 @@ static int check_dir(int fd, struct nest_err *err)
 	return 0;
 }
 
+/*
+ * ext4 doesn't give out an inode soon after it was freed, and looks at each of those in a block
+ * group for every file it makes there: unpacking next to where a large tree was just removed took
+ * ten times as long. With this flag every draft begins in a group of its own.
+ */
+static void spread(int dir_fd)
+{
+	int flags;
+
+	if (ioctl(dir_fd, FS_IOC_GETFLAGS, &flags) < 0)
+		return;
+	flags |= FS_TOPDIR_FL;
+	(void)ioctl(dir_fd, FS_IOC_SETFLAGS, &flags); /* other file systems have no such thing */
+}
+
 static int open_all(struct nest_cache *cache, const char *dir, struct nest_err *err)
 {
 	int rc;
@@ -433,6 +531,8 @@ static int open_all(struct nest_cache *cache, const char *dir, struct nest_err *
 	rc = open_subdir(cache->dir_fd, "trees", &cache->trees_fd, err);
 	if (rc == 0)
 		rc = open_subdir(cache->dir_fd, "staging", &cache->staging_fd, err);
+	if (rc == 0)
+		spread(cache->staging_fd);
 	if (rc == 0)
 		rc = each_name(cache->staging_fd, scrub_name, cache, err);
 	if (rc == 0)

@@ -48,12 +48,36 @@ void nest_cache_name(struct nest_cache *cache, const char *kind, char ret[NEST_C
 int nest_cache_publish(struct nest_cache *cache, const char *name, const char *hex,
 	const struct nest_draft_totals *totals, struct nest_err *err);
 
+/*
+ * The same in two steps. Placing makes the tree ready, with nothing durable: until it is settled, a
+ * crash leaves nothing of it. A tree that couldn't be settled goes on as it is, and is gone at the
+ * next open.
+ */
+int nest_cache_place(
+	struct nest_cache *cache, const char *name, const char *hex, struct nest_err *err);
+int nest_cache_settle(struct nest_cache *cache, const char *hex,
+	const struct nest_draft_totals *totals, struct nest_err *err);
+
 /* Puts a tree that was published into the index; *@ret is in use (one reference, the caller's). */
 int nest_cache_add(struct nest_cache *cache, const char *hex,
 	const struct nest_draft_totals *totals, struct nest_tree **ret, struct nest_err *err);
 
 /* The tree @hex, borrowed; NULL when there is none. */
 struct nest_tree *nest_cache_find(struct nest_cache *cache, const char *hex);
+
+/*
+ * Calls @cb for each tree until it returns false, the unused ones first, least recently used first;
+ * it may not add or remove any.
+ */
+void nest_cache_each(
+	struct nest_cache *cache, bool (*cb)(void *arg, struct nest_tree *tree), void *arg);
+
+/* Takes one unused tree out. -EBUSY: it is in use. Its space comes back with the next sweep. */
+int nest_cache_remove(struct nest_cache *cache, struct nest_tree *tree);
+
+/* Notes the digest of what is in @tree's directory, durably or not at all. Blocks on the disk. */
+int nest_cache_set_content(struct nest_cache *cache, struct nest_tree *tree, const char *content,
+	struct nest_err *err);
 
 /*
  * Takes unused trees out, least recently used first, until the rest takes at most @keep_bytes of

@@ -52,6 +52,9 @@ struct copy {
 	struct nest_digest *digest;
 	char *chunk;
 	struct list list;
+	/* which entries are left out; NULL: none */
+	int (*hidden)(void *arg, const char *name, mode_t mode, struct nest_err *err);
+	void *hidden_arg;
 };
 
 static int fail(struct nest_err *err, int code, const char *verb, const char *name)
@@ -315,8 +318,10 @@ static int take_entry(struct copy *copy, const char *name, struct nest_err *err)
 	struct stat st;
 	int rc = look(copy, name, &fd, &st, err);
 
-	if (rc < 0)
-		return rc;
+	if (rc == 0 && copy->hidden)
+		rc = copy->hidden(copy->hidden_arg, name, st.st_mode, err);
+	if (rc != 0)
+		return rc < 0 ? rc : 0;
 	if (S_ISDIR(st.st_mode))
 		return take_dir(copy, name, err);
 	if (S_ISLNK(st.st_mode))
@@ -342,26 +347,45 @@ static int run(struct copy *copy, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest
 	return rc < 0 ? rc : nest_digest_final(copy->digest, ret_hex, err);
 }
 
-int nest_copy_dir(const char *path, const struct nest_draft_limits *limits,
-	struct nest_draft *draft, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest_err *err)
+static int copy_root(struct copy *copy, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest_err *err)
 {
-	nest_autoclose int root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	nest_autodigest struct nest_digest *digest = NULL;
 	nest_autofree char *chunk = malloc(CHUNK);
-	struct copy copy = { .limits = limits, .draft = draft };
 	int rc;
 
-	if (root_fd < 0)
-		return nest_err_set(err, -errno, "open directory");
 	if (!chunk)
 		return nest_err_set(err, -ENOMEM, "read directory");
 	rc = nest_digest_new(&digest, err);
 	if (rc < 0)
 		return rc;
-	copy.root_fd = root_fd;
-	copy.digest = digest;
-	copy.chunk = chunk;
-	rc = run(&copy, ret_hex, err);
-	list_done(&copy.list);
+	copy->digest = digest;
+	copy->chunk = chunk;
+	rc = run(copy, ret_hex, err);
+	list_done(&copy->list);
 	return rc;
+}
+
+int nest_copy_dir(const char *path, const struct nest_draft_limits *limits,
+	struct nest_draft *draft, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest_err *err)
+{
+	nest_autoclose int root_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct copy copy = { .root_fd = root_fd, .limits = limits, .draft = draft };
+
+	if (root_fd < 0)
+		return nest_err_set(err, -errno, "open directory");
+	return copy_root(&copy, ret_hex, err);
+}
+
+int nest_copy_into(int root_fd, const struct nest_draft_limits *limits, struct nest_draft *draft,
+	int (*hidden)(void *arg, const char *name, mode_t mode, struct nest_err *err), void *arg,
+	struct nest_err *err)
+{
+	struct copy copy = { .root_fd = root_fd,
+		.limits = limits,
+		.draft = draft,
+		.hidden = hidden,
+		.hidden_arg = arg };
+	char unused[NEST_DIGEST_HEX_LEN];
+
+	return copy_root(&copy, unused, err);
 }

@@ -1,32 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Decompression, apart from what the bytes mean: so that a stream is always read to its end,
- * where its checksum is (a tar reader stops before), and so that another decoder can take this
- * one's place.
- *
- * zstd and lz4 are decoded by libarchive's filters, gzip by zlib itself, because libarchive
- * doesn't check gzip's checksum.
+ * Decompression, apart from what the bytes mean: so that a stream is always read to its end, where
+ * its checksum is (a tar reader stops before), and so that decoders can take each other's place:
+ * zstd and LZ4 go through loader/pipeline.c, gzip, which has no frames that could be told apart,
+ * through zlib.
  */
 #include "loader/decode.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <zlib.h>
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "loader/frames.h"
+#include "loader/pipeline.h"
 
 #define CHUNK (256u * 1024)
 
+/*
+ * What decompresses to more than this many times its size is no code but a bomb. gzip can't reach
+ * it. It isn't looked at before there is enough to judge by.
+ */
+#define MAX_RATIO 1100u
+#define RATIO_AFTER (64u << 20)
+
 struct nest_decode {
 	struct nest_unpack_source source;
-	struct archive *archive; /* zstd, lz4 */
-	bool begun;
+	struct nest_pipeline *pipeline; /* zstd, LZ4 */
+	_Atomic uint64_t bytes_in;	/* counted by the thread that reads the source */
+	uint64_t bytes_out;
 	z_stream gzip;
 	bool gzip_ready;
 	bool gzip_between; /* at the end of a member */
@@ -36,56 +42,36 @@ struct nest_decode {
 
 enum nest_decode_kind nest_decode_kind(const void *bytes, size_t n)
 {
-	static const struct {
-		enum nest_decode_kind kind;
-		size_t len;
-		const char *magic;
-	} kinds[] = {
-		{ NEST_DECODE_GZIP, 2, "\x1f\x8b" },
-		{ NEST_DECODE_ZSTD, 4, "\x28\xb5\x2f\xfd" },
-		{ NEST_DECODE_LZ4, 4, "\x04\x22\x4d\x18" },
-	};
+	const unsigned char *p = bytes;
 
-	for (size_t i = 0; i < NEST_ARRAY_SIZE(kinds); i++)
-		if (n >= kinds[i].len && memcmp(bytes, kinds[i].magic, kinds[i].len) == 0)
-			return kinds[i].kind;
-	return NEST_DECODE_NONE;
+	if (n >= 2 && p[0] == 0x1f && p[1] == 0x8b)
+		return NEST_DECODE_GZIP;
+	switch (nest_frames_kind(p, n)) {
+	case NEST_FRAMES_ZSTD:
+	case NEST_FRAMES_SKIP: /* which kind of frame follows it decides what may follow that */
+		return NEST_DECODE_ZSTD;
+	case NEST_FRAMES_LZ4:
+		return NEST_DECODE_LZ4;
+	default:
+		return NEST_DECODE_NONE;
+	}
 }
 
-static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret_bytes)
+static ssize_t count_read(void *arg, const void **ret_bytes)
 {
 	struct nest_decode *decode = arg;
 	ssize_t n = decode->source.read(decode->source.arg, ret_bytes);
 
-	if (n < 0) {
-		archive_set_error(archive, (int)-n, "%s", strerrordesc_np((int)-n));
-		return ARCHIVE_FATAL;
-	}
+	if (n > 0)
+		atomic_fetch_add_explicit(&decode->bytes_in, (uint64_t)n, memory_order_relaxed);
 	return n;
 }
 
-static int adapt(struct nest_decode *decode)
+static void stop_read(void *arg)
 {
-	const char *words = archive_error_string(decode->archive);
-	int code = archive_errno(decode->archive) == ENOMEM ? -ENOMEM : -EBADMSG;
+	struct nest_decode *decode = arg;
 
-	return nest_err_say(&decode->err, code, "%s", words ? words : "damaged");
-}
-
-/* ARCHIVE_WARN from enabling a filter means that it would start an external program. */
-static int begin_archive(struct nest_decode *decode, enum nest_decode_kind kind)
-{
-	int rc;
-
-	decode->archive = archive_read_new();
-	if (!decode->archive)
-		return nest_err_set(&decode->err, -ENOMEM, "decompress");
-	rc = kind == NEST_DECODE_ZSTD ? archive_read_support_filter_zstd(decode->archive)
-				      : archive_read_support_filter_lz4(decode->archive);
-	if (rc != ARCHIVE_OK || archive_read_support_format_raw(decode->archive) != ARCHIVE_OK)
-		return nest_err_say(
-			&decode->err, -ENOTSUP, "this libarchive can't decompress zstd or lz4");
-	return 0;
+	decode->source.stop(decode->source.arg);
 }
 
 static int begin_gzip(struct nest_decode *decode)
@@ -98,6 +84,15 @@ static int begin_gzip(struct nest_decode *decode)
 	return 0;
 }
 
+static int begin_frames(struct nest_decode *decode)
+{
+	struct nest_unpack_source counted = {
+		.read = count_read, .stop = decode->source.stop ? stop_read : NULL, .arg = decode
+	};
+
+	return nest_pipeline_new(&counted, &decode->pipeline, &decode->err);
+}
+
 int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source *source,
 	struct nest_decode **ret, struct nest_err *err)
 {
@@ -107,7 +102,7 @@ int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source 
 	if (!decode)
 		return nest_err_set(err, -ENOMEM, "decompress");
 	decode->source = *source;
-	rc = kind == NEST_DECODE_GZIP ? begin_gzip(decode) : begin_archive(decode, kind);
+	rc = kind == NEST_DECODE_GZIP ? begin_gzip(decode) : begin_frames(decode);
 	if (rc < 0) {
 		if (err)
 			*err = decode->err;
@@ -121,8 +116,7 @@ void nest_decode_free(struct nest_decode *decode)
 {
 	if (!decode)
 		return;
-	if (decode->archive)
-		archive_read_free(decode->archive);
+	nest_pipeline_free(decode->pipeline);
 	if (decode->gzip_ready)
 		inflateEnd(&decode->gzip);
 	free(decode->out);
@@ -134,43 +128,6 @@ const char *nest_decode_why(const struct nest_decode *decode)
 	return nest_err_text(&decode->err);
 }
 
-/*
- * Opening reads, so it waits for the first read. 0, or 1 when there is nothing in the stream.
- */
-static int open_archive(struct nest_decode *decode)
-{
-	struct archive_entry *entry;
-	int rc;
-
-	decode->begun = true;
-	archive_read_set_read_callback(decode->archive, on_read);
-	archive_read_set_callback_data(decode->archive, decode);
-	if (archive_read_open1(decode->archive) != ARCHIVE_OK)
-		return adapt(decode);
-	if (archive_filter_count(decode->archive) > 2)
-		return nest_err_say(&decode->err, -EBADMSG, "it is compressed more than once");
-	rc = archive_read_next_header(decode->archive, &entry);
-	if (rc == ARCHIVE_EOF)
-		return 1;
-	return rc == ARCHIVE_OK ? 0 : adapt(decode);
-}
-
-static ssize_t read_archive(struct nest_decode *decode, const void **ret_bytes)
-{
-	la_int64_t offset;
-	size_t n = 0;
-	int rc = decode->begun ? 0 : open_archive(decode);
-
-	if (rc != 0)
-		return rc < 0 ? rc : 0;
-	do
-		rc = archive_read_data_block(decode->archive, ret_bytes, &n, &offset);
-	while (rc == ARCHIVE_OK && n == 0);
-	if (rc == ARCHIVE_EOF)
-		return 0;
-	return rc == ARCHIVE_OK ? (ssize_t)n : adapt(decode);
-}
-
 /* More input for inflate: 1 when there is some, 0 at the end of the source. */
 static int refill_gzip(struct nest_decode *decode)
 {
@@ -179,7 +136,7 @@ static int refill_gzip(struct nest_decode *decode)
 
 	if (decode->gzip.avail_in > 0)
 		return 1;
-	n = decode->source.read(decode->source.arg, &bytes);
+	n = count_read(decode, &bytes);
 	if (n < 0)
 		return nest_err_set(&decode->err, (int)n, "read");
 	decode->gzip.next_in = (Bytef *)bytes;
@@ -226,5 +183,17 @@ static ssize_t read_gzip(struct nest_decode *decode, const void **ret_bytes)
 
 ssize_t nest_decode_read(struct nest_decode *decode, const void **ret_bytes)
 {
-	return decode->archive ? read_archive(decode, ret_bytes) : read_gzip(decode, ret_bytes);
+	uint64_t in;
+	ssize_t n = decode->pipeline ? nest_pipeline_read(decode->pipeline, ret_bytes, &decode->err)
+				     : read_gzip(decode, ret_bytes);
+
+	if (n <= 0)
+		return n;
+	decode->bytes_out += (uint64_t)n;
+	in = atomic_load_explicit(&decode->bytes_in, memory_order_relaxed);
+	if (decode->bytes_out > RATIO_AFTER && decode->bytes_out / MAX_RATIO > in)
+		return nest_err_say(&decode->err, -EFBIG,
+			"it decompresses to more than %u times its size, as only a bomb does",
+			MAX_RATIO);
+	return n;
 }

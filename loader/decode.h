@@ -23,18 +23,19 @@ enum nest_decode_kind {
 enum nest_decode_kind nest_decode_kind(const void *bytes, size_t n);
 
 /*
- * Decompresses @source (borrowed), which is not NEST_DECODE_NONE. The caller owns @ret. Any
- * thread.
+ * Decompresses @source (borrowed), which is not NEST_DECODE_NONE. zstd and LZ4 are decompressed on
+ * all CPUs, ahead of who reads, by threads of the decoder's own: these call @source, one at a time,
+ * until the decoder is freed. The caller owns @ret. Any thread.
  */
 int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source *source,
 	struct nest_decode **ret, struct nest_err *err);
 
-/* NULL is fine. */
+/* NULL is fine. Blocks while the source does. Any thread. */
 void nest_decode_free(struct nest_decode *decode);
 
 /*
  * The next bytes, valid until the next call: their count, 0 at the end, or -errno, and then
- * nest_decode_why() has the words. Every checksum that the stream has is checked by the time it
+ * nest_decode_why() has the words (-EFBIG: no stream of code shrinks that well). Every checksum that the stream has is checked by the time it
  * returns 0. Blocks on the source. Any thread.
  */
 ssize_t nest_decode_read(struct nest_decode *decode, const void **ret_bytes);

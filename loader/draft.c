@@ -25,23 +25,26 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "loader/beneath.h"
+#include "loader/draft_file.h"
 #include "loader/name.h"
+#include "loader/threads.h"
+#include "loader/writers.h"
 
 #define BLOCK 4096u	  /* what file systems commonly allocate at least */
 #define INLINE_TARGET 59u /* the longest link target that ext4 and others keep in the inode */
 
 struct nest_draft {
 	int root_fd;
-	int file_fd; /* the file begun, or -1 */
-	int dir_fd;  /* of the entry added last: the next one mostly lies beside it */
+	struct nest_draft_file *file;	  /* the one begun, or NULL */
+	struct nest_writers *writers;	  /* NULL: the caller's thread writes all */
+	struct nest_writers_piece *piece; /* of the file begun, not handed over yet */
+	int dir_fd; /* of the entry added last: the next one mostly lies beside it */
 	char dir[NEST_NAME_CAP];
-	char file[NEST_NAME_CAP];
 	uint64_t file_charged; /* bytes of the file begun that count already */
 	uint64_t visits;
 	struct nest_draft_limits limits;
@@ -55,7 +58,7 @@ int nest_draft_new(int staging_fd, const char *name, const struct nest_draft_lim
 
 	if (!draft)
 		return nest_err_set(err, -ENOMEM, "start a code tree");
-	draft->root_fd = draft->file_fd = draft->dir_fd = -1;
+	draft->root_fd = draft->dir_fd = -1;
 	draft->limits = *limits;
 	draft->totals.disk = BLOCK;
 	if (mkdirat(staging_fd, name, 0700) < 0)
@@ -74,7 +77,9 @@ void nest_draft_free(struct nest_draft *draft)
 {
 	if (!draft)
 		return;
-	nest_cleanup_close(&draft->file_fd);
+	nest_writers_free(draft->writers);
+	free(draft->piece);
+	nest_draft_file_free(draft->file);
 	nest_cleanup_close(&draft->dir_fd);
 	nest_cleanup_close(&draft->root_fd);
 	free(draft);
@@ -344,17 +349,20 @@ int nest_draft_add_hardlink(
 static int create(
 	struct nest_draft *draft, const char *name, const char *last, struct nest_err *err)
 {
-	draft->file_fd = openat(
+	int fd = openat(
 		draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return draft->file_fd < 0 ? fail(err, -errno, "create", name) : 0;
+
+	return fd < 0 ? fail(err, -errno, "create", name)
+		      : nest_draft_file_new(fd, name, &draft->file, err);
 }
 
 int nest_draft_begin_file(
 	struct nest_draft *draft, const char *name, int64_t size, struct nest_err *err)
 {
 	struct nest_err cause = NEST_ERR_INIT;
+	char clean[NEST_NAME_CAP];
 	const char *last;
-	int rc = approach(draft, name, draft->file, &last, &cause);
+	int rc = approach(draft, name, clean, &last, &cause);
 
 	draft->file_charged = 0;
 	if (rc == 0)
@@ -368,72 +376,105 @@ int nest_draft_begin_file(
 	return rc;
 }
 
+/*
+ * Puts as many of the @n bytes for @offset as fit into a piece for the writers, which goes on where
+ * the last one ended; 0 when all are under way.
+ */
+static size_t put_into_piece(struct nest_draft *draft, const char *bytes, size_t n, uint64_t offset)
+{
+	struct nest_writers_piece *piece = draft->piece;
+
+	if (piece && (piece->offset + piece->n != offset || piece->n == sizeof(piece->bytes))) {
+		nest_writers_put(draft->writers, nest_take_ptr(draft->piece), false);
+		piece = NULL;
+	}
+	if (!piece && draft->writers) {
+		piece = draft->piece = nest_writers_take(draft->writers, draft->file);
+		if (piece)
+			piece->offset = offset;
+	}
+	if (!piece)
+		return 0;
+	if (n > sizeof(piece->bytes) - piece->n)
+		n = sizeof(piece->bytes) - piece->n;
+	memcpy(piece->bytes + piece->n, bytes, n);
+	piece->n += n;
+	return n;
+}
+
 int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint64_t offset,
 	struct nest_err *err)
 {
+	struct nest_draft_file *file = draft->file;
 	const char *p = bytes;
 	int rc = check_cancel(draft, err);
 
-	if (rc < 0)
+	if (rc < 0 || n == 0)
 		return rc;
 	if (n > INT64_MAX - offset)
-		return fail(err, -EFBIG, "write", draft->file);
+		return fail(err, -EFBIG, "write", file->name);
 	rc = charge_file(draft, offset + n, err);
 	if (rc < 0)
 		return rc;
+	if (offset + n > file->written)
+		file->written = offset + n;
 	while (n > 0) {
-		ssize_t done = pwrite(draft->file_fd, p, n, (off_t)offset);
+		size_t put = put_into_piece(draft, p, n, offset);
 
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return fail(err, done < 0 ? -errno : -EIO, "write", draft->file);
-		p += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
+		if (put == 0)
+			return nest_draft_file_write(file, p, n, offset, err);
+		p += put;
+		n -= put;
+		offset += put;
 	}
 	return 0;
 }
 
 int nest_draft_clone(struct nest_draft *draft, int source_fd)
 {
-	return ioctl(draft->file_fd, FICLONE, source_fd) < 0 ? 1 : 0;
+	if (ioctl(draft->file->fd, FICLONE, source_fd) < 0)
+		return 1;
+	draft->file->written = UINT64_MAX;
+	return 0;
 }
 
 ssize_t nest_draft_read(struct nest_draft *draft, void *bytes, size_t cap, uint64_t offset)
 {
-	return pread(draft->file_fd, bytes, cap, (off_t)offset);
-}
-
-static void set_mtime(int fd, int64_t mtime_s)
-{
-	struct timespec now;
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = mtime_s } };
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (mtime_s < 0)
-		times[1].tv_sec = 0;
-	else if (mtime_s > now.tv_sec)
-		times[1] = now;
-	/* Only a hint for build tools and byte code caches: a file system without times will do. */
-	(void)futimens(fd, times);
+	return pread(draft->file->fd, bytes, cap, (off_t)offset);
 }
 
 int nest_draft_end_file(struct nest_draft *draft, uint64_t size, bool executable, int64_t mtime_s,
 	struct nest_err *err)
 {
-	nest_autoclose int fd = nest_take_fd(draft->file_fd);
+	struct nest_draft_file *file = draft->file;
 	int rc = charge_file(draft, size, err);
 
 	if (rc < 0)
 		return rc;
-	if (ftruncate(fd, (off_t)size) < 0)
-		return fail(err, -errno, "set the size of", draft->file);
-	if (fchmod(fd, executable ? 0755 : 0644) < 0)
-		return fail(err, -errno, "set the mode of", draft->file);
-	set_mtime(fd, mtime_s);
 	/* What the source announced and didn't hold. */
 	draft->totals.bytes -= draft->file_charged - size;
 	draft->totals.disk += (size + BLOCK - 1) / BLOCK * BLOCK;
-	return 0;
+	file->size = size;
+	file->executable = executable;
+	file->mtime_s = mtime_s;
+	draft->file = NULL;
+	if (!draft->writers)
+		return nest_draft_file_end(file, err);
+	if (!draft->piece)
+		return nest_writers_end(draft->writers, file, err);
+	nest_writers_put(draft->writers, nest_take_ptr(draft->piece), true);
+	return nest_writers_check(draft->writers, err);
+}
+
+int nest_draft_start_writers(struct nest_draft *draft, struct nest_err *err)
+{
+	/* On one CPU they would only take turns with the caller. */
+	if (draft->writers || nest_threads_count() == 1)
+		return 0;
+	return nest_writers_new(&draft->writers, err);
+}
+
+int nest_draft_flush(struct nest_draft *draft, struct nest_err *err)
+{
+	return draft->writers ? nest_writers_flush(draft->writers, err) : 0;
 }

@@ -26,6 +26,8 @@ struct nest_draft_totals {
 	uint64_t bytes;	  /* of all files */
 	uint64_t entries; /* files, directories and links, without the tree's own directory */
 	uint64_t disk;	  /* what it takes there: whole blocks, and one for each directory */
+	bool image;	  /* it is one file-system image (loader/tree_image.h) */
+	bool self_named;  /* the tree is called by the digest of what is in its directory */
 };
 
 /* Makes the directory @name in @staging_fd and starts a tree in it; the caller owns @ret. */
@@ -74,6 +76,16 @@ int nest_draft_end_file(struct nest_draft *draft, uint64_t size, bool executable
  * source that repeats itself ends.
  */
 int nest_draft_visit(struct nest_draft *draft, struct nest_err *err);
+
+/*
+ * From now on threads of the draft's own write small files, where there are CPUs for them. What they come upon is the error of a
+ * later call, at the latest of nest_draft_flush(). The draft's other rules don't change: files are
+ * created in the order of the calls.
+ */
+int nest_draft_start_writers(struct nest_draft *draft, struct nest_err *err);
+
+/* Waits until all files that were ended are written. */
+int nest_draft_flush(struct nest_draft *draft, struct nest_err *err);
 
 /* What was written so far. */
 void nest_draft_totals(const struct nest_draft *draft, struct nest_draft_totals *ret);

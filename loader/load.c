@@ -5,24 +5,202 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fd.h"
 #include "base/file.h"
 #include "loader/copy.h"
+#include "loader/fetch.h"
+#include "loader/layers.h"
+#include "loader/tree_image.h"
 #include "loader/unpack.h"
+
+#define CHUNK (256u * 1024)
 
 void nest_load_free(struct nest_load *load)
 {
 	if (!load)
 		return;
+	for (size_t i = 0; i < load->n_layers; i++)
+		nest_tree_unref(load->layers[i]);
+	free(load->layers);
 	free(load->path);
+	free(load->shown);
+	free(load->url);
 	free(load);
+}
+
+/* Whether @hex is what the reference promised. */
+static int check_digest(struct nest_load *load, const char *hex)
+{
+	if (!load->verified || strcmp(load->hex, hex) == 0)
+		return 0;
+	return nest_err_say(&load->err, -EKEYREJECTED,
+		"its content is not what was asked for: its sha256 is %s, not %s", hex, load->hex);
+}
+
+static int copy_bytes(struct nest_load *load, int from, int to, char hex[NEST_DIGEST_HEX_LEN])
+{
+	nest_autodigest struct nest_digest *digest = NULL;
+	nest_autofree char *chunk = malloc(CHUNK);
+	int rc = chunk ? nest_digest_new(&digest, &load->err)
+		       : nest_err_set(&load->err, -ENOMEM, "read the file");
+
+	while (rc == 0) {
+		ssize_t n = read(from, chunk, CHUNK);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return nest_err_set(&load->err, -errno, "read the file");
+		if (n == 0)
+			break;
+		if (atomic_load(&load->cancel))
+			return nest_err_say(&load->err, -ECANCELED, "the load was abandoned");
+		rc = nest_fd_write_all(to, chunk, (size_t)n, &load->err);
+		if (rc == 0)
+			rc = nest_digest_update(digest, chunk, (size_t)n, &load->err);
+	}
+	return rc < 0 ? rc : nest_digest_final(digest, hex, &load->err);
+}
+
+/* Copies a file into staging, so that it can't change between its digest and its unpacking. */
+static int stage_file(struct nest_load *load, int from)
+{
+	int staging_fd = nest_cache_staging_fd(load->cache);
+	char name[NEST_CACHE_NAME_CAP];
+	char hex[NEST_DIGEST_HEX_LEN];
+	nest_autoclose int to = -1;
+	int rc;
+
+	nest_cache_name(load->cache, "copy", name);
+	to = openat(staging_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (to < 0)
+		return nest_err_set(&load->err, -errno, "create a staging file in the code cache");
+	rc = copy_bytes(load, from, to, hex);
+	if (rc == 0)
+		rc = check_digest(load, hex);
+	if (rc == -EDQUOT)
+		rc = -ENOSPC;
+	if (rc < 0) {
+		(void)unlinkat(staging_fd, name, 0);
+		return rc;
+	}
+	strcpy(load->archive, name);
+	strcpy(load->hex, hex);
+	free(nest_take_ptr(load->path));
+	return 0;
+}
+
+static int digest_path(struct nest_load *load)
+{
+	/* O_NONBLOCK: opening a fifo mustn't wait. */
+	nest_autoclose int fd = open(load->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0)
+		return nest_err_set(&load->err, -errno, "open it");
+	if (fstat(fd, &st) < 0)
+		return nest_err_set(&load->err, -errno, "look at it");
+	if (S_ISREG(st.st_mode))
+		return stage_file(load, fd);
+	if (load->verified)
+		return nest_err_say(&load->err, -EINVAL,
+			"it is no file, and only an archive's or image's sha256 can be checked");
+	return nest_copy_dir(load->path, &load->limits, NULL, load->hex, &load->err);
 }
 
 void nest_load_take_digest(struct nest_load *load)
 {
-	load->rc = nest_copy_dir(load->path, &load->limits, NULL, load->hex, &load->err);
+	load->err = (struct nest_err)NEST_ERR_INIT;
+	if (load->retried)
+		nest_cache_sweep(load->cache);
+	if (load->stream)
+		load->rc = nest_fetch_stream_finish(load->stream, load->hex, &load->err);
+	else
+		load->rc = digest_path(load);
+}
+
+static int merge_layers(struct nest_load *load, struct nest_draft *draft)
+{
+	nest_autofree int *fds = calloc(load->n_layers, sizeof(*fds));
+	size_t n = 0;
+	int rc = fds ? 0 : nest_err_set(&load->err, -ENOMEM, "merge layers");
+
+	for (; rc == 0 && n < load->n_layers; n++) {
+		rc = nest_tree_open(load->layers[n], &fds[n], &load->err);
+		if (rc < 0)
+			break;
+	}
+	if (rc == 0)
+		rc = nest_layers_merge(fds, n, &load->limits, draft, &load->err);
+	while (n > 0)
+		close(fds[--n]);
+	return rc;
+}
+
+/* The rest of the download must come, and must be what was asked for. */
+static int finish_stream(struct nest_load *load, struct nest_err *err)
+{
+	char hex[NEST_DIGEST_HEX_LEN];
+	int rc = nest_fetch_stream_finish(load->stream, hex, err);
+
+	return rc < 0 ? rc : check_digest(load, hex);
+}
+
+/*
+ * Unpacks what arrives as it arrives. Where that fails, the download's own failure, or that it isn't
+ * what was asked for, says more than what the decoder stumbled over.
+ */
+static int unpack_stream(struct nest_load *load, struct nest_draft *draft)
+{
+	struct nest_err why = NEST_ERR_INIT;
+	char hex[NEST_DIGEST_HEX_LEN];
+	int rc = nest_unpack_run(nest_fetch_stream_source(load->stream), draft, &load->err);
+	int end;
+
+	if (nest_fetch_stream_failed(load->stream, &why)) {
+		load->err = why;
+		return why.code;
+	}
+	if (rc < 0 && rc != -EBADMSG)
+		return rc;
+	end = nest_fetch_stream_finish(load->stream, hex, &why);
+	if (end < 0) {
+		load->err = why;
+		return end;
+	}
+	end = check_digest(load, hex);
+	return end < 0 ? end : rc;
+}
+
+/*
+ * Looks at the first bytes: are they of the format that was promised? An image must be there as a
+ * whole before it is anything; what isn't one is unpacked as it comes.
+ */
+static int examine(struct nest_load *load, int fd, bool *ret_whole)
+{
+	char bytes[NEST_REFERENCE_LOOK];
+	uint64_t n = sizeof(bytes);
+	ssize_t got;
+	int rc = 0;
+
+	if (load->stream)
+		rc = nest_fetch_stream_wait(load->stream, n, &n, &load->err);
+	if (rc < 0)
+		return rc;
+	got = pread(fd, bytes, (size_t)n, 0);
+	if (got < 0)
+		return nest_err_set(&load->err, -errno, "read the archive");
+	rc = nest_reference_check_format(load->format, bytes, (size_t)got, &load->err);
+	if (rc < 0)
+		return rc;
+	*ret_whole = !load->stream || nest_reference_check_format(
+					      NEST_REFERENCE_EROFS, bytes, (size_t)got, NULL) == 0;
+	return load->stream && *ret_whole ? finish_stream(load, &load->err) : 0;
 }
 
 static int copy_dir(struct nest_load *load, struct nest_draft *draft)
@@ -37,13 +215,51 @@ static int copy_dir(struct nest_load *load, struct nest_draft *draft)
 	return rc;
 }
 
-static int unpack_archive(struct nest_load *load, struct nest_draft *draft)
+static int open_archive(struct nest_load *load)
 {
-	nest_autoclose int fd = openat(nest_cache_staging_fd(load->cache), load->archive,
+	int fd = openat(nest_cache_staging_fd(load->cache), load->archive,
 		O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 
+	return fd < 0 ? nest_err_set(&load->err, -errno, "open the archive in staging") : fd;
+}
+
+/*
+ * An image is not unpacked: reading one takes a file system's driver, and those that may be trusted
+ * with the kernel's are mounted. 1: the archive is none.
+ */
+static int keep_image(struct nest_load *load, const char *draft_name)
+{
+	struct nest_draft_totals totals;
+	int rc = nest_tree_image_fill(nest_cache_staging_fd(load->cache), load->archive, draft_name,
+		&load->limits, &totals, &load->err);
+
+	if (rc == 0 && !nest_tree_image_allowed(load->image_sources, load->source))
+		return nest_err_say(&load->err, -EACCES,
+			"it is an EROFS image, and cache.imageSources allows none of '%.200s': add "
+			"that there, or pack the code as tar.zst",
+			load->source);
+	if (rc == 0)
+		load->totals = totals;
+	return rc;
+}
+
+/* 1: it was an image, and @draft wasn't needed. */
+static int make_from_archive(struct nest_load *load, struct nest_draft *draft, const char *name)
+{
+	nest_autoclose int fd = open_archive(load);
+	bool whole = false;
+	int rc;
+
 	if (fd < 0)
-		return nest_err_set(&load->err, -errno, "open the uploaded archive");
+		return fd;
+	rc = examine(load, fd, &whole);
+	if (rc < 0)
+		return rc;
+	if (!whole)
+		return unpack_stream(load, draft);
+	rc = keep_image(load, name);
+	if (rc <= 0)
+		return rc < 0 ? rc : 1;
 	return nest_unpack_file(fd, draft, &load->err);
 }
 
@@ -53,16 +269,25 @@ static int make_draft(struct nest_load *load, const char *name)
 	int rc = nest_draft_new(
 		nest_cache_staging_fd(load->cache), name, &load->limits, &draft, &load->err);
 
-	if (rc == 0)
-		rc = load->path ? copy_dir(load, draft) : unpack_archive(load, draft);
+	if (rc == 0 && load->path) {
+		rc = copy_dir(load, draft);
+	} else if (rc == 0 && load->layers) {
+		rc = merge_layers(load, draft);
+	} else if (rc == 0) {
+		rc = make_from_archive(load, draft, name);
+		if (rc == 1)
+			return 0;
+	}
 	if (rc == 0)
 		nest_draft_totals(draft, &load->totals);
+	load->totals.self_named = load->path != NULL;
 	return rc;
 }
 
 void nest_load_make(struct nest_load *load)
 {
 	int staging_fd = nest_cache_staging_fd(load->cache);
+	uint64_t since = nest_clock_mono_us();
 	char name[NEST_CACHE_NAME_CAP];
 
 	/* The space that the loop thread evicted for this attempt. */
@@ -71,12 +296,17 @@ void nest_load_make(struct nest_load *load)
 	load->err = (struct nest_err)NEST_ERR_INIT;
 	nest_cache_name(load->cache, "draft", name);
 	load->rc = make_draft(load, name);
-	if (load->rc == 0)
+	if (load->rc == 0 && load->placed)
+		load->rc = nest_cache_place(load->cache, name, load->hex, &load->err);
+	else if (load->rc == 0)
 		load->rc =
 			nest_cache_publish(load->cache, name, load->hex, &load->totals, &load->err);
 	if (load->rc == -EDQUOT)
 		load->rc =
 			-ENOSPC; /* how ext4 says that a volume's size, a project quota, is used up */
+	load->make_us = nest_clock_mono_us() - since;
+	if (load->stream)
+		load->make_us -= nest_fetch_stream_waited_us(load->stream);
 	/* What can't be removed here goes at the next open. */
 	if (load->rc < 0)
 		(void)nest_file_remove_tree(staging_fd, name, NULL);

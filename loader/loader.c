@@ -24,13 +24,16 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "loader/cache.h"
+#include "loader/gather.h"
 #include "loader/load.h"
 #include "loader/tree.h"
 
 struct nest_loader {
 	uv_loop_t *loop;
 	struct nest_cache *cache;
+	struct nest_gather *gather; /* NULL once it is closed */
 	struct nest_draft_limits limits;
+	char **image_sources;	   /* NULL-terminated, or NULL */
 	uv_idle_t idle;		   /* active while callbacks are due, or closing */
 	struct nest_load *working; /* on the pool */
 	struct nest_load *done;	   /* their callbacks are due */
@@ -38,11 +41,39 @@ struct nest_loader {
 	uv_work_t sweep;
 	bool sweeping;
 	bool sweep_again;
+	unsigned settling; /* trees in use that are being made durable */
+	bool gathering;	   /* gather's handles aren't closed yet */
 	bool closing;
 	void (*close_cb)(void *arg);
 	void *close_arg;
 	struct nest_loader_stats stats; /* the counters of it */
 };
+
+static void free_sources(char **sources)
+{
+	for (char **source = sources; source && *source; source++)
+		free(*source);
+	free(sources);
+}
+
+/* NULL for lack of memory. */
+static char **copy_sources(const char *const *sources)
+{
+	size_t n = 0;
+	char **copy;
+
+	while (sources && sources[n])
+		n++;
+	copy = calloc(n + 1, sizeof(*copy));
+	for (size_t i = 0; copy && i < n; i++) {
+		copy[i] = strdup(sources[i]);
+		if (!copy[i]) {
+			free_sources(copy);
+			return NULL;
+		}
+	}
+	return copy;
+}
 
 static void on_closed(uv_handle_t *handle)
 {
@@ -51,18 +82,63 @@ static void on_closed(uv_handle_t *handle)
 	void *arg = loader->close_arg;
 
 	nest_cache_unref(loader->cache);
+	free_sources(loader->image_sources);
 	free(loader);
 	if (cb)
 		cb(arg);
 }
 
+static void on_gather_closed(void *arg);
+
 static void close_if_idle(struct nest_loader *loader)
 {
-	bool busy = loader->working || loader->done || loader->uploads > 0 || loader->sweeping;
+	bool busy = loader->working || loader->done || loader->uploads > 0 || loader->sweeping ||
+		    loader->settling > 0;
 
 	if (!loader->closing || busy || uv_is_closing((uv_handle_t *)&loader->idle))
 		return;
-	uv_close((uv_handle_t *)&loader->idle, on_closed);
+	if (loader->gather)
+		nest_gather_close(nest_take_ptr(loader->gather), on_gather_closed, loader);
+	else if (!loader->gathering)
+		uv_close((uv_handle_t *)&loader->idle, on_closed);
+}
+
+static void on_gather_closed(void *arg)
+{
+	struct nest_loader *loader = arg;
+
+	loader->gathering = false;
+	close_if_idle(loader);
+}
+
+static const struct {
+	const char *name;
+	int codes[8];
+} causes[NEST_LOADER_CAUSES] = {
+	[NEST_LOADER_CAUSE_NETWORK] = { "network",
+		{ -EHOSTUNREACH, -ECONNREFUSED, -ECONNRESET, -ECONNABORTED, -ETIMEDOUT } },
+	[NEST_LOADER_CAUSE_SERVER] = { "server",
+		{ -EREMOTEIO, -EPROTO, -ESTALE, -EACCES, -ENOENT } },
+	[NEST_LOADER_CAUSE_DIGEST] = { "digest", { -EKEYREJECTED } },
+	[NEST_LOADER_CAUSE_ARCHIVE] = { "archive",
+		{ -EBADMSG, -EEXIST, -EINVAL, -ENAMETOOLONG, -EILSEQ } },
+	[NEST_LOADER_CAUSE_LIMIT] = { "limit", { -EFBIG, -E2BIG } },
+	[NEST_LOADER_CAUSE_DISK] = { "disk", { -ENOSPC, -EDQUOT, -EROFS, -EIO } },
+	[NEST_LOADER_CAUSE_OTHER] = { "other", { 0 } },
+};
+
+const char *nest_loader_cause_name(enum nest_loader_cause cause)
+{
+	return causes[cause].name;
+}
+
+static enum nest_loader_cause cause_of(int code)
+{
+	for (size_t i = 0; i < NEST_LOADER_CAUSES; i++)
+		for (size_t k = 0; k < NEST_ARRAY_SIZE(causes[i].codes); k++)
+			if (causes[i].codes[k] == code)
+				return (enum nest_loader_cause)i;
+	return NEST_LOADER_CAUSE_OTHER;
 }
 
 static void deliver(struct nest_loader *loader, struct nest_load *load)
@@ -73,8 +149,10 @@ static void deliver(struct nest_loader *loader, struct nest_load *load)
 		nest_tree_unref(nest_take_ptr(tree));
 		load->rc = nest_err_say(&load->err, -ECANCELED, "the host is stopping");
 	}
-	if (load->rc < 0 && load->rc != -ECANCELED)
+	if (load->rc < 0 && load->rc != -ECANCELED) {
 		loader->stats.failures_total++;
+		loader->stats.failures_by_cause[cause_of(load->rc)]++;
+	}
 	load->cb(load->arg, tree, tree ? NULL : &load->err);
 	nest_load_free(load);
 }
@@ -120,9 +198,30 @@ static void finish_all(struct nest_load *load)
 			joined->tree = nest_tree_ref(load->tree);
 			load->loader->stats.hits_total++;
 		}
-		finish(joined);
+		finish_all(joined);
 	}
 	finish(load);
+}
+
+/* Puts before what went wrong what it went wrong with. */
+static void word_failure(struct nest_load *load)
+{
+	if (load->rc == 0)
+		return;
+	if (load->rc == -ENOSPC)
+		nest_err_wrap(
+			&load->err, "the code cache's disk is full, with nothing unused to evict");
+	if (load->shown)
+		nest_err_wrap(&load->err, "load '%s'", load->shown);
+	else if (load->path)
+		nest_err_wrap(&load->err, "import directory '%s'", load->path);
+}
+
+void nest_loader_fail(struct nest_load *load, int code)
+{
+	load->rc = code;
+	word_failure(load);
+	finish_all(load);
 }
 
 static void fail_all(struct nest_load *load, int code, const char *text)
@@ -152,7 +251,7 @@ static void queue(struct nest_load *load, uv_work_cb run, uv_after_work_cb after
 }
 
 /* Whether the attempt that met a full disk is worth another one. */
-static bool retry_on_full_disk(struct nest_load *load)
+static bool retry_on_full_disk(struct nest_load *load, uv_work_cb run, uv_after_work_cb after)
 {
 	struct nest_loader *loader = load->loader;
 
@@ -160,9 +259,63 @@ static bool retry_on_full_disk(struct nest_load *load)
 		return false;
 	if (nest_cache_evict(loader->cache, 0) == 0 && !loader->sweeping)
 		return false;
+	if (nest_gather_rewind(load) < 0)
+		return false;
 	load->retried = true;
-	queue(load, make_on_pool, after_make);
+	queue(load, run, after);
 	return true;
+}
+
+/* A tree that is in use already, on its way to being durable. */
+struct settle {
+	uv_work_t work;
+	struct nest_loader *loader;
+	struct nest_cache *cache;
+	struct nest_tree *tree;
+	struct nest_draft_totals totals;
+	int rc;
+};
+
+static void settle_on_pool(uv_work_t *work)
+{
+	struct settle *settle = work->data;
+
+	settle->rc = nest_cache_settle(
+		settle->cache, nest_tree_hex(settle->tree), &settle->totals, NULL);
+}
+
+static void after_settle(uv_work_t *work, int status)
+{
+	struct settle *settle = work->data;
+	struct nest_loader *loader = settle->loader;
+
+	/* It stays for those who run now, and is loaded anew by the next host. */
+	if (status < 0 || settle->rc < 0)
+		loader->stats.failures_total++;
+	nest_tree_unref(settle->tree);
+	free(settle);
+	loader->settling--;
+	close_if_idle(loader);
+}
+
+/* Makes durable what was only placed. Its reference keeps the tree from being evicted meanwhile. */
+static void settle_later(struct nest_load *load)
+{
+	struct settle *settle = calloc(1, sizeof(*settle));
+
+	if (settle) {
+		settle->work.data = settle;
+		settle->loader = load->loader;
+		settle->cache = load->cache;
+		settle->tree = nest_tree_ref(load->tree);
+		settle->totals = load->totals;
+		load->loader->settling++;
+		if (uv_queue_work(load->loader->loop, &settle->work, settle_on_pool, after_settle) <
+			0)
+			after_settle(&settle->work, UV_ENOMEM);
+	} else {
+		load->loader->stats.failures_total++;
+	}
 }
 
 static void after_make(uv_work_t *work, int status)
@@ -172,19 +325,22 @@ static void after_make(uv_work_t *work, int status)
 
 	DL_DELETE(loader->working, load);
 	if (status < 0) {
+		nest_gather_release(load);
 		fail_all(load, -ECANCELED, "the load was abandoned");
 		return;
 	}
-	if (retry_on_full_disk(load))
+	if (retry_on_full_disk(load, make_on_pool, after_make))
 		return;
-	if (load->rc == -ENOSPC)
-		nest_err_wrap(
-			&load->err, "the code cache's disk is full, with nothing unused to evict");
-	if (load->rc == 0)
+	nest_gather_release(load);
+	loader->stats.make_us_total += load->make_us;
+	if (load->rc == 0) {
+		loader->stats.made_bytes_total += load->totals.bytes;
 		load->rc = nest_cache_add(
 			loader->cache, load->hex, &load->totals, &load->tree, &load->err);
-	if (load->rc < 0 && load->path)
-		nest_err_wrap(&load->err, "import directory '%s'", load->path);
+	}
+	word_failure(load);
+	if (load->rc == 0 && load->placed)
+		settle_later(load);
 	finish_all(load);
 	if (nest_cache_shrink(loader->cache) > 0)
 		nest_loader_sweep(loader);
@@ -198,7 +354,7 @@ static struct nest_load *find_maker(struct nest_loader *loader, const char *hex)
 	DL_FOREACH(loader->working, load)
 		if (load->making && strcmp(load->hex, hex) == 0)
 			return load;
-	return NULL;
+	return nest_gather_find(loader->gather, hex);
 }
 
 void nest_loader_start(struct nest_load *load)
@@ -209,11 +365,11 @@ void nest_loader_start(struct nest_load *load)
 
 	if (load->rc < 0 || nest_loader_check_open(loader, &load->err) < 0) {
 		load->rc = load->err.code;
-		finish(load);
+		finish_all(load);
 	} else if (tree) {
 		load->tree = nest_tree_ref(tree);
 		loader->stats.hits_total++;
-		finish(load);
+		finish_all(load);
 	} else if (maker) {
 		DL_APPEND(maker->joined, load);
 	} else {
@@ -234,14 +390,46 @@ static void after_digest(uv_work_t *work, int status)
 	struct nest_loader *loader = load->loader;
 
 	DL_DELETE(loader->working, load);
+	if (status == 0 && retry_on_full_disk(load, digest_on_pool, after_digest))
+		return;
+	nest_gather_release(load);
 	if (status < 0 || loader->closing) {
 		fail_all(load, -ECANCELED, "the load was abandoned");
 	} else if (load->rc < 0) {
-		nest_err_wrap(&load->err, "import directory '%s'", load->path);
-		finish(load);
+		word_failure(load);
+		finish_all(load);
 	} else {
+		load->retried = false;
 		nest_loader_start(load);
 	}
+}
+
+void nest_loader_queue_digest(struct nest_load *load)
+{
+	queue(load, digest_on_pool, after_digest);
+}
+
+void nest_loader_queue_make(struct nest_load *load)
+{
+	queue(load, make_on_pool, after_make);
+}
+
+bool nest_loader_has(struct nest_loader *loader, const char *hex)
+{
+	return nest_cache_find(loader->cache, hex) || find_maker(loader, hex);
+}
+
+struct nest_loader_stats *nest_loader_counters(struct nest_loader *loader)
+{
+	return &loader->stats;
+}
+
+int nest_loader_load(struct nest_loader *loader, const struct nest_reference *references, size_t n,
+	nest_loader_cb *cb, void *arg, struct nest_err *err)
+{
+	int rc = nest_loader_check_open(loader, err);
+
+	return rc < 0 ? rc : nest_gather_load(loader->gather, references, n, cb, arg, err);
 }
 
 struct nest_load *nest_loader_new_load(struct nest_loader *loader, struct nest_err *err)
@@ -255,7 +443,9 @@ struct nest_load *nest_loader_new_load(struct nest_loader *loader, struct nest_e
 	load->loader = loader;
 	load->cache = loader->cache;
 	load->limits = loader->limits;
+	load->image_sources = (const char *const *)loader->image_sources;
 	load->limits.cancel = &load->cancel;
+	load->fd = -1;
 	return load;
 }
 
@@ -327,6 +517,16 @@ bool nest_loader_make_room(struct nest_loader *loader)
 	return any;
 }
 
+struct nest_cache *nest_loader_cache(struct nest_loader *loader)
+{
+	return loader->cache;
+}
+
+uv_loop_t *nest_loader_loop(struct nest_loader *loader)
+{
+	return loader->loop;
+}
+
 int nest_loader_check_open(const struct nest_loader *loader, struct nest_err *err)
 {
 	return loader->closing ? nest_err_say(err, -ECANCELED, "the host is stopping") : 0;
@@ -356,12 +556,21 @@ int nest_loader_open(uv_loop_t *loop, const struct nest_loader_config *config,
 
 	if (!loader)
 		return nest_err_set(err, -ENOMEM, "open the loader");
-	rc = nest_cache_open(config->dir, config->max_bytes, &loader->cache, err);
+	loader->image_sources = copy_sources(config->image_sources);
+	loader->loop = loop;
+	rc = nest_gather_new(loader, loop, config, &loader->gather, err);
+	if (rc == 0)
+		rc = loader->image_sources
+			     ? nest_cache_open(config->dir, config->max_bytes, &loader->cache, err)
+			     : nest_err_set(err, -ENOMEM, "open the loader");
 	if (rc < 0) {
+		if (loader->gather)
+			nest_gather_close(loader->gather, NULL, NULL);
+		free_sources(loader->image_sources);
 		free(loader);
 		return rc;
 	}
-	loader->loop = loop;
+	loader->gathering = true;
 	loader->limits.max_bytes = config->max_tree_bytes;
 	loader->limits.max_entries = config->max_tree_entries;
 	uv_idle_init(loop, &loader->idle); /* never fails */
@@ -381,6 +590,7 @@ void nest_loader_close(struct nest_loader *loader, void (*cb)(void *arg), void *
 	loader->close_arg = arg;
 	/* What is evicted from now on would be swept by nobody. */
 	nest_cache_set_over_cb(loader->cache, NULL, NULL);
+	nest_gather_cancel(loader->gather);
 	DL_FOREACH(loader->working, load) {
 		atomic_store(&load->cancel, true);
 		(void)uv_cancel((uv_req_t *)&load->work); /* -EBUSY: a thread has it */
@@ -391,18 +601,11 @@ void nest_loader_close(struct nest_loader *loader, void (*cb)(void *arg), void *
 int nest_loader_find(struct nest_loader *loader, const char *digest, struct nest_tree **ret,
 	struct nest_err *err)
 {
-	const size_t prefix = sizeof(NEST_DIGEST_PREFIX) - 1;
 	struct nest_tree *tree;
+	int rc = nest_loader_look(loader, digest, &tree, err);
 
-	if (strncmp(digest, NEST_DIGEST_PREFIX, prefix) != 0 ||
-		nest_digest_check_hex(digest + prefix) < 0)
-		return nest_err_say(err, -EINVAL,
-			"'%.80s' is no digest: it must be '" NEST_DIGEST_PREFIX
-			"' and 64 lower-case hexadecimal digits",
-			digest);
-	tree = nest_cache_find(loader->cache, digest + prefix);
-	if (!tree)
-		return 1;
+	if (rc != 0)
+		return rc;
 	*ret = nest_tree_ref(tree);
 	loader->stats.hits_total++;
 	return 0;

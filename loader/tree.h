@@ -2,6 +2,7 @@
 #ifndef NEST_LOADER_TREE_H
 #define NEST_LOADER_TREE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <uthash.h>
@@ -18,6 +19,9 @@ struct nest_tree {
 	uint64_t bytes;
 	uint64_t entries;
 	uint64_t disk;
+	bool image; /* it holds one file-system image, to be mounted */
+	char content
+		[NEST_DIGEST_HEX_LEN]; /* digest of what is in the directory; "": not taken yet */
 	int64_t used_ns; /* when it was used last, before this process: the order at open */
 	struct nest_tree *prev, *next; /* in the cache's list of the unused */
 	UT_hash_handle hh;	       /* by hex */

@@ -32,6 +32,7 @@
 #include "loader/decode.h"
 #include "loader/draft.h"
 #include "loader/name.h"
+#include "loader/zip.h"
 
 #define CHUNK (256u * 1024)
 #define TAR_BLOCK 512u
@@ -46,6 +47,7 @@ struct unpack {
 	struct archive *archive;
 	struct nest_err *err;
 	uint64_t entries;
+	bool zip;		 /* it begins as a zip does, and its directory was checked */
 	uint64_t trailing_zeros; /* at the end of what was read so far */
 	char name[NEST_NAME_QUOTED_CAP];
 };
@@ -60,7 +62,8 @@ static int adapt(struct unpack *unpack, const char *where)
 	int code = archive_errno(unpack->archive);
 
 	/* Numbers of libarchive's own say no more than EBADMSG does. */
-	code = code == ENOMEM || code == EIO ? -code : -EBADMSG;
+	code = code == ENOMEM || code == EIO || code == EFBIG || code == ECANCELED ? -code
+										   : -EBADMSG;
 	if (archive_format(unpack->archive) == 0)
 		return nest_err_say(unpack->err, code,
 			"read the archive as tar, tar.gz, tar.zst, tar.lz4 or zip: %s",
@@ -87,6 +90,13 @@ static ssize_t read_source(void *arg, const void **ret_bytes)
 		return unpack->source->read(unpack->source->arg, ret_bytes);
 	*ret_bytes = nest_take_ptr(unpack->first);
 	return (ssize_t)unpack->first_len;
+}
+
+static void stop_source(void *arg)
+{
+	struct unpack *unpack = arg;
+
+	unpack->source->stop(unpack->source->arg);
 }
 
 static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret_bytes)
@@ -122,10 +132,23 @@ static la_int64_t on_seek(struct archive *archive, void *arg, la_int64_t offset,
 	return at;
 }
 
+/* What begins as a zip, and can be read anywhere, must hold no entry twice. */
+static int check_zip(struct unpack *unpack)
+{
+	unpack->zip = unpack->first_len >= 4 && (memcmp(unpack->first, "PK\3\4", 4) == 0 ||
+							memcmp(unpack->first, "PK\5\6", 4) == 0);
+	if (!unpack->zip || !unpack->source->seek)
+		return 0;
+	unpack->first = NULL;
+	return nest_zip_check(unpack->source, unpack->err);
+}
+
 /* Looks at the first chunk, and puts a decoder before the source if it takes one. */
 static int open_source(struct unpack *unpack)
 {
-	struct nest_unpack_source whole = { .read = read_source, .arg = unpack };
+	struct nest_unpack_source whole = { .read = read_source,
+		.stop = unpack->source->stop ? stop_source : NULL,
+		.arg = unpack };
 	enum nest_decode_kind kind;
 	ssize_t n = unpack->source->read(unpack->source->arg, &unpack->first);
 
@@ -136,7 +159,7 @@ static int open_source(struct unpack *unpack)
 	unpack->first_len = (size_t)n;
 	kind = nest_decode_kind(unpack->first, unpack->first_len);
 	if (kind == NEST_DECODE_NONE)
-		return 0;
+		return check_zip(unpack);
 	return nest_decode_new(kind, &whole, &unpack->decode, unpack->err);
 }
 
@@ -163,6 +186,11 @@ static int open_archive(struct unpack *unpack)
 	return archive_read_open1(archive) == ARCHIVE_OK ? 0 : adapt(unpack, "before");
 }
 
+static bool format_is(struct unpack *unpack, int format)
+{
+	return (archive_format(unpack->archive) & ARCHIVE_FORMAT_BASE_MASK) == format;
+}
+
 /* 1: end of archive. */
 static int next_entry(struct unpack *unpack, struct archive_entry **ret)
 {
@@ -173,6 +201,9 @@ static int next_entry(struct unpack *unpack, struct archive_entry **ret)
 		return 1;
 	if (rc < ARCHIVE_WARN)
 		return adapt(unpack, "behind");
+	if (format_is(unpack, ARCHIVE_FORMAT_ZIP) && !unpack->zip)
+		return nest_err_say(unpack->err, -EBADMSG,
+			"read the archive: a zip that begins with something else");
 	name = archive_entry_pathname(*ret);
 	if (!name)
 		return nest_err_say(unpack->err, -EBADMSG,
@@ -328,8 +359,7 @@ static int drain(struct unpack *unpack)
  */
 static int check_end(struct unpack *unpack)
 {
-	bool tar =
-		(archive_format(unpack->archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR;
+	bool tar = format_is(unpack, ARCHIVE_FORMAT_TAR);
 	int rc = tar ? drain(unpack) : 0;
 
 	if (rc < 0)
@@ -339,7 +369,7 @@ static int check_end(struct unpack *unpack)
 	if (tar && unpack->trailing_zeros < TAR_BLOCK)
 		return nest_err_say(unpack->err, -EBADMSG,
 			"read the archive: it is cut off behind entry %s", unpack->name);
-	return 0;
+	return nest_draft_flush(unpack->draft, unpack->err);
 }
 
 static int unpack_all(struct unpack *unpack)
@@ -349,6 +379,8 @@ static int unpack_all(struct unpack *unpack)
 
 	if (rc == 0)
 		rc = open_archive(unpack);
+	if (rc == 0)
+		rc = nest_draft_start_writers(unpack->draft, unpack->err);
 	while (rc == 0) {
 		rc = next_entry(unpack, &entry);
 		if (rc == 1)

@@ -20,6 +20,11 @@ struct nest_unpack_source {
 	 * local headers only.
 	 */
 	int64_t (*seek)(void *arg, int64_t offset, int whence);
+	/*
+	 * Makes a read that waits on another thread, and every later one, return -ECANCELED. NULL
+	 * for a source that never waits for long.
+	 */
+	void (*stop)(void *arg);
 	void *arg;
 };
 

@@ -9,6 +9,7 @@
 #include "loader/cache.h"
 #include "loader/load.h"
 #include "loader/loader.h"
+#include "loader/tree_image.h"
 
 struct nest_upload {
 	struct nest_loader *loader;
@@ -120,6 +121,7 @@ void nest_upload_finish(struct nest_upload *upload, nest_loader_cb *cb, void *ar
 
 	load->cb = cb;
 	load->arg = arg;
+	load->source = NEST_TREE_IMAGE_SOURCE_ADMIN;
 	if (upload->err.code == 0)
 		nest_digest_final(upload->digest, load->hex, &upload->err);
 	load->err = upload->err;

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/schema.h"
+#include "loader/reference.h"
 
 #define ENV_BYTES_MAX (32 * 1024)
 #define ROUTES_MAX 64
@@ -21,6 +23,8 @@ struct parsed {
 	struct nest_function_spec spec; /* first: both have one address */
 	struct nest_function_route *routes;
 	const cJSON *routes_json;
+	struct nest_function_code *layers;
+	const cJSON *layers_json;
 	unsigned network;
 };
 
@@ -79,6 +83,19 @@ static bool is_absolute(const char *text)
 	return text[0] == '/';
 }
 
+/* The loader takes it apart, and says more. */
+static bool is_url(const char *text)
+{
+	return is_printable(text) &&
+	       (strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0 ||
+		       strncmp(text, "file:///", 8) == 0);
+}
+
+static bool is_sha256(const char *text)
+{
+	return strlen(text) == 64 && strspn(text, "0123456789abcdef") == 64;
+}
+
 static bool is_env_name(const char *text)
 {
 	return !isdigit((unsigned char)text[0]) && is_made_of(text, "_", 256);
@@ -122,6 +139,7 @@ static bool is_method(const char *text)
 /* ---- the tables ---- */
 
 #define OWN NEST_SCHEMA_FLAG(0) /* only the function itself can say it */
+#define URL_FORM "URL that begins with https://, http:// or file:///"
 #define AT(member) offsetof(struct parsed, spec.member)
 
 static const struct nest_schema_key keys[] = {
@@ -174,7 +192,7 @@ static const struct nest_schema_key keys[] = {
 		.choices = "event|http|wsgi|asgi" },
 	{ .path = "code.path",
 		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code_path),
+		.offset = AT(code.path),
 		.min = 1,
 		.max = 4095,
 		.unit = "",
@@ -183,12 +201,42 @@ static const struct nest_schema_key keys[] = {
 		.flags = OWN },
 	{ .path = "code.digest",
 		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code_digest),
+		.offset = AT(code.digest),
 		.min = 71,
 		.max = 71,
 		.unit = "",
 		.valid = nest_function_is_digest,
 		.form = "digest: \"sha256:\" and 64 lower-case hex digits",
+		.flags = OWN },
+	{ .path = "code.url",
+		.type = NEST_SCHEMA_STRING,
+		.offset = AT(code.url),
+		.min = 1,
+		.max = 8192,
+		.unit = "",
+		.valid = is_url,
+		.form = URL_FORM,
+		.flags = OWN },
+	{ .path = "code.sha256",
+		.type = NEST_SCHEMA_STRING,
+		.offset = AT(code.sha256),
+		.min = 64,
+		.max = 64,
+		.unit = "",
+		.valid = is_sha256,
+		.form = "64 lower-case hex digits",
+		.flags = OWN },
+	{ .path = "code.format",
+		.type = NEST_SCHEMA_ENUM,
+		.offset = AT(code.format),
+		.unit = "",
+		.choices = NEST_REFERENCE_FORMATS,
+		.flags = OWN },
+	{ .path = "layers",
+		.type = NEST_SCHEMA_OBJECTS,
+		.offset = offsetof(struct parsed, layers_json),
+		.fallback = "[]",
+		.unit = "",
 		.flags = OWN },
 	{ .path = "env",
 		.type = NEST_SCHEMA_MAP,
@@ -329,6 +377,55 @@ static const struct nest_schema_key route_keys[] = {
 		.form = "upper-case HTTP method" },
 };
 
+#define CODE_AT(member) offsetof(struct nest_function_code, member)
+
+static const struct nest_schema_key code_keys[] = {
+	{ .path = "url",
+		.type = NEST_SCHEMA_STRING,
+		.offset = CODE_AT(url),
+		.min = 1,
+		.max = 8192,
+		.unit = "",
+		.valid = is_url,
+		.form = URL_FORM },
+	{ .path = "path",
+		.type = NEST_SCHEMA_STRING,
+		.offset = CODE_AT(path),
+		.min = 1,
+		.max = 4095,
+		.unit = "",
+		.valid = is_absolute,
+		.form = "absolute path" },
+	{ .path = "digest",
+		.type = NEST_SCHEMA_STRING,
+		.offset = CODE_AT(digest),
+		.min = 71,
+		.max = 71,
+		.unit = "",
+		.valid = nest_function_is_digest,
+		.form = "digest: \"sha256:\" and 64 lower-case hex digits" },
+	{ .path = "sha256",
+		.type = NEST_SCHEMA_STRING,
+		.offset = CODE_AT(sha256),
+		.min = 64,
+		.max = 64,
+		.unit = "",
+		.valid = is_sha256,
+		.form = "64 lower-case hex digits" },
+	{ .path = "format",
+		.type = NEST_SCHEMA_ENUM,
+		.offset = CODE_AT(format),
+		.unit = "",
+		.choices = NEST_REFERENCE_FORMATS },
+};
+
+static const struct nest_schema code_schema = { code_keys, NEST_ARRAY_SIZE(code_keys), 0 };
+
+const struct nest_schema *nest_function_code_schema(void)
+{
+	return &code_schema;
+}
+
 static const struct nest_schema route_schema = { route_keys, NEST_ARRAY_SIZE(route_keys), 0 };
 
 const struct nest_schema *nest_function_schema(void)
@@ -376,17 +473,88 @@ static int check_env(const cJSON *env, struct nest_schema_place *place, struct n
 		ENV_BYTES_MAX);
 }
 
-static int check_code(const struct nest_function_spec *spec, struct nest_schema_place *place,
-	struct nest_err *err)
+/* One place, and no digest of what is named by its digest. */
+static int check_code(const struct nest_function_code *code, const char *key,
+	struct nest_schema_place *place, struct nest_err *err)
 {
-	bool path = spec->code_path != NULL, digest = spec->code_digest != NULL;
+	int places = (code->path != NULL) + (code->digest != NULL) + (code->url != NULL);
 
-	if (path != digest)
+	if (places == 1 && !(code->digest && code->sha256))
 		return 0;
-	nest_schema_locate(place, "%s", path ? "code" : "");
+	/* what isn't there has no place of its own */
+	nest_schema_locate(place, "%s", places > 0 || strcmp(key, "code") != 0 ? key : "");
+	if (places == 1)
+		return nest_err_say(err, -EINVAL,
+			"'%s' has both 'digest' and 'sha256': the digest says it already", key);
+	if (places > 1)
+		return nest_err_say(err, -EINVAL,
+			"'%s' has more than one of 'path', 'url' and 'digest', must have one", key);
 	return nest_err_say(err, -EINVAL,
-		path ? "'code' has both 'path' and 'digest', must have one"
-		     : "'code' is missing: give 'code.path' or 'code.digest'");
+		"'%s' is missing: give '%s.path', '%s.url' or '%s.digest'", key, key, key, key);
+}
+
+static unsigned format_index(const char *text)
+{
+	const char *words = NEST_REFERENCE_FORMATS;
+	unsigned index = 0;
+
+	for (size_t n; *words; words += n + (words[n] == '|'), index++) {
+		n = strcspn(words, "|");
+		if (strlen(text) == n && strncmp(words, text, n) == 0)
+			return index;
+	}
+	return 0;
+}
+
+static int read_code(const cJSON *object, struct nest_function_code *code, const char *key,
+	struct nest_schema_place *place, struct nest_err *err)
+{
+	struct nest_schema_place inner = { .path = "" };
+	const char *format = NULL;
+	int rc = nest_schema_check(&code_schema, object, 0, &inner, err);
+
+	if (rc < 0) {
+		nest_schema_locate(place, "%s%s%s", key, inner.path[0] ? "." : "", inner.path);
+		nest_err_wrap(err, "'%s'", key);
+		return rc;
+	}
+	nest_json_get_string(object, "url", &code->url, NULL);
+	nest_json_get_string(object, "path", &code->path, NULL);
+	nest_json_get_string(object, "digest", &code->digest, NULL);
+	nest_json_get_string(object, "sha256", &code->sha256, NULL);
+	nest_json_get_string(object, "format", &format, NULL);
+	code->format = format ? format_index(format) : 0;
+	return check_code(code, key, place, err);
+}
+
+int nest_function_parse_codes(const cJSON *array, const char *key, struct nest_function_code **ret,
+	uint32_t *ret_n, struct nest_schema_place *ret_place, struct nest_err *err)
+{
+	int n = cJSON_GetArraySize(array);
+	nest_autofree struct nest_function_code *codes = calloc((size_t)n + 1, sizeof(*codes));
+	const cJSON *item;
+	uint32_t i = 0;
+
+	if (!codes)
+		return nest_err_set(err, -ENOMEM, "read '%s'", key);
+	if (n > NEST_FUNCTION_LAYERS_MAX) {
+		nest_schema_locate(ret_place, "%s", key);
+		return nest_err_say(err, -EINVAL, "'%s' has %d elements, more than %d", key, n,
+			NEST_FUNCTION_LAYERS_MAX);
+	}
+	cJSON_ArrayForEach(item, array) {
+		char name[64];
+		int rc;
+
+		snprintf(name, sizeof(name), "%s[%u]", key, (unsigned)i);
+		rc = read_code(item, &codes[i], name, ret_place, err);
+		if (rc < 0)
+			return rc;
+		i++;
+	}
+	*ret = nest_take_ptr(codes);
+	*ret_n = i;
+	return 0;
 }
 
 static int check_workers(const struct nest_function_spec *spec, struct nest_schema_place *place,
@@ -473,6 +641,7 @@ static void release(struct parsed *parsed)
 {
 	nest_schema_release(&schema, parsed, parsed->spec.json);
 	free(parsed->routes);
+	free(parsed->layers);
 	free(parsed);
 }
 
@@ -494,7 +663,11 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	spec->network_none = parsed->network != 0;
 	rc = check_env(cJSON_GetObjectItemCaseSensitive(spec->json, "env"), ret_place, err);
 	if (rc == 0)
-		rc = check_code(spec, ret_place, err);
+		rc = check_code(&spec->code, "code", ret_place, err);
+	if (rc == 0)
+		rc = nest_function_parse_codes(parsed->layers_json, "layers", &parsed->layers,
+			&spec->nlayers, ret_place, err);
+	spec->layers = parsed->layers;
 	if (rc == 0)
 		rc = check_workers(spec, ret_place, err);
 	if (rc == 0)

@@ -28,6 +28,17 @@ struct nest_function_route {
 	const char *method; /* NULL: any */
 };
 
+/* One artifact of code: exactly one of url, path and digest says where it is. */
+struct nest_function_code {
+	const char *url;    /* https://, http:// or file:// */
+	const char *path;   /* a local directory, archive or image */
+	const char *digest; /* "sha256:...": it is in the cache */
+	const char *sha256; /* what a url's or path's content must have: 64 hex digits; or NULL */
+	unsigned format;    /* of enum nest_reference_format (loader/reference.h) */
+};
+
+#define NEST_FUNCTION_LAYERS_MAX 31
+
 /*
  * What a function's spec says (nestlet-function(5)): immutable once parsed, all strings its own.
  */
@@ -38,12 +49,13 @@ struct nest_function_spec {
 	const char *runtime;
 	const char *handler; /* "": the runtime's default */
 	enum nest_function_interface interface;
-	const char *code_path;	 /* code.path: a local directory; or NULL */
-	const char *code_digest; /* code.digest: "sha256:..." of an uploaded artifact; or NULL */
-	const char *const *env;	 /* "K=V", NULL-terminated */
-	uint64_t memory_bytes;	 /* memoryMb; 0: the runtime's default */
-	uint64_t tmp_bytes;	 /* tmpMb */
-	uint32_t cpu_milli;	 /* cpu, cores * 1000; 0: no limit */
+	struct nest_function_code code;
+	const struct nest_function_code *layers; /* below the code, lowest first */
+	uint32_t nlayers;
+	const char *const *env; /* "K=V", NULL-terminated */
+	uint64_t memory_bytes;	/* memoryMb; 0: the runtime's default */
+	uint64_t tmp_bytes;	/* tmpMb */
+	uint32_t cpu_milli;	/* cpu, cores * 1000; 0: no limit */
 	uint32_t pids;
 	uint32_t nofile;
 	bool network_none; /* network: "none" */
@@ -85,6 +97,16 @@ int nest_function_check_defaults(
 
 /* The table of all keys, in nestlet-function(5)'s order. Any thread. */
 const struct nest_schema *nest_function_schema(void);
+
+/* The table of the keys of one element of "layers" and of the config's "preload". Any thread. */
+const struct nest_schema *nest_function_code_schema(void);
+
+/*
+ * Parses an array of such elements, which is called @key. The caller frees *@ret, whose strings are
+ * @array's. -EINVAL with @ret_place (may be NULL). Any thread.
+ */
+int nest_function_parse_codes(const cJSON *array, const char *key, struct nest_function_code **ret,
+	uint32_t *ret_n, struct nest_schema_place *ret_place, struct nest_err *err);
 
 /* The table of the keys of one element of "routes". Any thread. */
 const struct nest_schema *nest_function_route_schema(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/host.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 		.pool_size_none = config->pool_size_none,
 		.max_cells = config->max_cells,
 		.require_isolation = config->require_isolation,
+		.mount_images = config->image_sources && config->image_sources[0],
 	};
 
 	return nest_sandbox_launch(&sandbox, ret, err);
@@ -117,6 +119,19 @@ static int open_loader(struct nest_host *host, struct nest_err *err)
 		.max_bytes = host->config.cache_bytes,
 		.max_tree_bytes = host->config.code_bytes,
 		.max_tree_entries = host->config.code_entries,
+		.allow_unverified = host->config.allow_unverified,
+		.fetch = {
+			.connections = host->config.fetch_connections,
+			.timeout_ms = host->config.fetch_timeout_ms,
+			.connect_timeout_ms = host->config.fetch_connect_timeout_ms,
+			.stall_ms = host->config.fetch_stall_ms,
+			.retries = host->config.fetch_retries,
+			.backoff_ms = host->config.fetch_backoff_ms,
+			.max_bytes = host->config.upload_bytes,
+			.ca_file = host->config.ca_file,
+			.credentials_file = host->config.credentials_file,
+		},
+		.image_sources = host->config.image_sources,
 	};
 	int r = make_dir(host, "code", dir, err);
 
@@ -224,6 +239,7 @@ int nest_host_open(uv_loop_t *loop, const struct nest_host_config *config,
 		return r;
 	}
 	tell_missing(host);
+	nest_host_preload(host);
 	*ret = host;
 	return 0;
 }
@@ -389,7 +405,21 @@ void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 		.cache_hits_total = loader.hits_total,
 		.cache_misses_total = loader.misses_total,
 		.cache_failures_total = loader.failures_total,
+		.fetched_bytes_total = loader.fetched_bytes_total,
+		.fetch_us_total = loader.fetch_us_total,
+		.fetch_retries_total = loader.fetch_retries_total,
+		.made_bytes_total = loader.made_bytes_total,
+		.make_us_total = loader.make_us_total,
 	};
+	static_assert(NEST_ARRAY_SIZE(loader.failures_by_cause) <=
+			      NEST_ARRAY_SIZE(ret->failures_by_cause),
+		"a cause has no place");
+	memcpy(ret->failures_by_cause, loader.failures_by_cause, sizeof(loader.failures_by_cause));
+}
+
+const char *nest_host_failure_cause(unsigned i)
+{
+	return i < NEST_LOADER_CAUSES ? nest_loader_cause_name((enum nest_loader_cause)i) : NULL;
 }
 
 const char *const *nest_host_runtimes(const struct nest_host *host)

@@ -14,6 +14,7 @@
 #include "runtime/failure.h"
 
 struct nest_err;
+struct nest_function_code;
 struct nest_function_spec;
 
 /*
@@ -43,7 +44,21 @@ struct nest_host_config {
 	uint64_t cache_bytes;
 	uint64_t code_bytes; /* one function's code, unpacked */
 	uint64_t code_entries;
-	uint64_t upload_bytes; /* one artifact as uploaded */
+	uint64_t upload_bytes; /* one artifact as uploaded or downloaded */
+	/* downloads (see loader/fetcher.h for each) */
+	bool allow_unverified;
+	const char *ca_file;
+	const char *credentials_file;
+	uint32_t fetch_connections;
+	uint32_t fetch_timeout_ms;
+	uint32_t fetch_connect_timeout_ms;
+	uint32_t fetch_stall_ms;
+	uint32_t fetch_retries;
+	uint32_t fetch_backoff_ms;
+	const struct nest_function_code *preload; /* is loaded into the cache at once */
+	uint32_t npreload;
+	const char *const *image_sources; /* NULL-terminated: whose EROFS images may be mounted; see
+					     loader/loader.h */
 	/* workers */
 	uint64_t response_bytes;  /* most bytes of one event's buffered... 0 = no limit */
 	uint32_t cancel_grace_ms; /* a worker that does not give a slot back is killed after this */
@@ -123,6 +138,40 @@ void nest_host_upload_finish(struct nest_host_upload *upload,
 	void (*cb)(void *arg, const char *digest, uint64_t bytes, const struct nest_err *err),
 	void *arg);
 void nest_host_upload_abort(struct nest_host_upload *upload);
+
+/* ---- the code cache (see loader/loader.h for each) ---- */
+
+struct nest_host_tree {
+	const char *digest; /* valid during the call */
+	uint64_t bytes;
+	bool image; /* an EROFS image, which is mounted instead of unpacked */
+	bool in_use;
+};
+
+/* Calls @cb for each tree in the cache until it returns false. */
+void nest_host_each_tree(struct nest_host *host,
+	bool (*cb)(void *arg, const struct nest_host_tree *tree), void *arg);
+
+/* 1: it isn't there; -EBUSY: a function has it. */
+int nest_host_cache_remove(struct nest_host *host, const char *digest, struct nest_err *err);
+
+struct nest_host_verified {
+	uint64_t trees;
+	uint64_t recorded; /* of these, seen for the first time: compared only from now on */
+	uint64_t removed;
+	uint64_t in_use; /* damaged, and still there because a function has it */
+};
+
+/* Reads all of the cache again: @damaged for each tree that isn't what it was, @done once, last. */
+int nest_host_cache_verify(struct nest_host *host, void (*damaged)(void *arg, const char *digest),
+	void (*done)(
+		void *arg, const struct nest_host_verified *totals, const struct nest_err *err),
+	void *arg, struct nest_err *err);
+
+/* Loads the artifact @url, whose digest must be @digest, unless the cache has it. @cb as uploads'. */
+int nest_host_cache_prefetch(struct nest_host *host, const char *url, const char *digest,
+	void (*cb)(void *arg, const char *digest, uint64_t bytes, const struct nest_err *err),
+	void *arg, struct nest_err *err);
 
 /* ---- what runs, for the admin API and metrics ---- */
 
@@ -205,7 +254,16 @@ struct nest_host_stats {
 	uint64_t cache_hits_total;
 	uint64_t cache_misses_total;
 	uint64_t cache_failures_total;
+	uint64_t failures_by_cause[8]; /* named by nest_host_failure_cause() */
+	uint64_t fetched_bytes_total;
+	uint64_t fetch_us_total;
+	uint64_t fetch_retries_total;
+	uint64_t made_bytes_total;
+	uint64_t make_us_total;
 };
+/* The name of the @i-th cause of failed loads: "network" and so on; NULL behind the last. */
+const char *nest_host_failure_cause(unsigned i);
+
 /* The host's own counts, now. */
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret);
 

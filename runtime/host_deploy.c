@@ -13,6 +13,7 @@
 #include "runtime/function.h"
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
+#include "runtime/mounts.h"
 #include "runtime/route.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
@@ -88,6 +89,7 @@ struct nest_deployment {
 	struct nest_host *host;
 	struct nest_function_spec *spec;
 	struct nest_tree *tree;
+	struct nest_mount *mount; /* of the tree, if it is an image */
 	struct nest_deadline later;
 	void (*cb)(void *arg, struct nest_target *target, const struct nest_err *err);
 	void *arg;
@@ -97,6 +99,7 @@ static void free_deployment(struct nest_deployment *deployment)
 {
 	nest_deadlines_release(deployment->host->services.deadlines, 1);
 	nest_function_free(deployment->spec);
+	nest_mounts_put(deployment->mount);
 	nest_tree_unref(deployment->tree);
 	free(deployment);
 }
@@ -163,7 +166,8 @@ static int add_version(
 	if (r < 0)
 		return r;
 	r = nest_target_new(&host->services, host->manifests, lineage->log, lineage->uid,
-		nest_take_ptr(deployment->spec), nest_take_ptr(deployment->tree), &target, err);
+		nest_take_ptr(deployment->spec), nest_take_ptr(deployment->tree),
+		nest_take_ptr(deployment->mount), &target, err);
 	if (r == 0 && nest_lineage_add(lineage, target, &version) < 0) {
 		r = nest_err_set(err, -ENOMEM, "deploy function '%s'", lineage->name);
 		nest_target_free(target);
@@ -212,9 +216,37 @@ static void complete(struct nest_deployment *deployment)
 	free_deployment(deployment);
 }
 
+static void give_up(struct nest_deployment *deployment, const struct nest_err *err)
+{
+	struct nest_err why = *err;
+
+	nest_err_wrap(&why, "deploy function '%s'", deployment->spec->name);
+	deployment->cb(deployment->arg, NULL, &why);
+	free_deployment(deployment);
+}
+
+static void on_mount(void *arg, struct nest_mount *mount, const struct nest_err *err)
+{
+	struct nest_deployment *deployment = arg;
+
+	deployment->mount = mount;
+	if (mount)
+		complete(deployment);
+	else
+		give_up(deployment, err);
+}
+
+/* The code is in the cache: an image must be mounted yet. */
 static void on_later(void *arg)
 {
-	complete(arg);
+	struct nest_deployment *deployment = arg;
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (!deployment->tree || nest_tree_kind(deployment->tree) == NEST_TREE_DIRECTORY)
+		complete(deployment);
+	else if (nest_mounts_get(&deployment->host->services, deployment->tree, on_mount,
+			 deployment, &err) < 0)
+		give_up(deployment, &err);
 }
 
 static void on_code(void *arg, struct nest_tree *tree, const struct nest_err *err)
@@ -222,36 +254,25 @@ static void on_code(void *arg, struct nest_tree *tree, const struct nest_err *er
 	struct nest_deployment *deployment = arg;
 
 	if (!tree) {
-		struct nest_err why = *err;
-
-		nest_err_wrap(&why, "deploy function '%s'", deployment->spec->name);
-		deployment->cb(deployment->arg, NULL, &why);
-		free_deployment(deployment);
+		give_up(deployment, err);
 		return;
 	}
 	deployment->tree = tree;
-	complete(deployment);
+	on_later(deployment);
 }
 
 static int fetch_code(struct nest_deployment *deployment, struct nest_err *err)
 {
-	struct nest_host *host = deployment->host;
+	const struct nest_function_code *codes[NEST_FUNCTION_LAYERS_MAX + 1];
 	const struct nest_function_spec *spec = deployment->spec;
+	size_t n = 0;
 	int r;
 
-	if (spec->code_path)
-		return nest_loader_import_dir(
-			host->loader, spec->code_path, on_code, deployment, err);
-	if (!spec->code_digest)
-		return nest_err_say(err, -EINVAL, "function '%s' names no code", spec->name);
-	r = nest_loader_find(host->loader, spec->code_digest, &deployment->tree, err);
-	if (r > 0)
-		return nest_err_say(err, -ENOENT,
-			"the code %s of function '%s' is not in the cache: upload it first",
-			spec->code_digest, spec->name);
-	if (r == 0)
-		nest_deadlines_set(host->services.deadlines, &deployment->later, 0);
-	return r;
+	for (; n < spec->nlayers; n++)
+		codes[n] = &spec->layers[n];
+	codes[n++] = &spec->code;
+	r = nest_host_load_code(deployment->host, codes, n, on_code, deployment, err);
+	return r < 0 ? nest_err_wrap(err, "deploy function '%s'", spec->name) : 0;
 }
 
 int nest_host_deploy(struct nest_host *host, const struct nest_function_spec *spec,

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "loader/loader.h"
 #include "runtime/host.h"
 #include "runtime/lineage.h"
 #include "runtime/services.h"
@@ -47,6 +48,13 @@ void nest_host_drop(struct nest_host *host, struct nest_lineage_version *version
 
 /* Forgets the table of routes: a live version has changed. */
 void nest_host_reroute(struct nest_host *host);
+
+/* Loads @n artifacts of code, lowest layer first, as nest_loader_load() does. */
+int nest_host_load_code(struct nest_host *host, const struct nest_function_code *const *codes,
+	size_t n, nest_loader_cb *cb, void *arg, struct nest_err *err);
+
+/* Begins to load what the config names to be there before it is asked for; failures are events. */
+void nest_host_preload(struct nest_host *host);
 
 /* Ends all readers of logs. */
 void nest_host_logs_end(struct nest_host *host);

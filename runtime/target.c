@@ -2,6 +2,7 @@
 #include "runtime/target.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,7 @@
 #include "runtime/funclog.h"
 #include "runtime/function.h"
 #include "runtime/manifest.h"
+#include "runtime/mounts.h"
 #include "runtime/services.h"
 #include "runtime/worker.h"
 
@@ -22,6 +24,7 @@ struct nest_target {
 	struct nest_dispatch *dispatch;
 	struct nest_function_spec *spec;
 	struct nest_tree *tree;
+	struct nest_mount *mount; /* of the tree, if it is an image */
 	struct nest_manifest_command *command;
 	char *init;
 	struct nest_worker_plan plan;
@@ -95,6 +98,20 @@ static void choose_env(const struct nest_manifest *manifest, const struct nest_f
 	*ret = NULL;
 }
 
+/* What cells get as their code: the tree's directory, or its image as the spawner knows it. */
+static int open_code(struct nest_target *target, struct nest_err *err)
+{
+	int fd;
+
+	if (!target->mount)
+		return nest_tree_open(target->tree, &target->plan.code_fd, err);
+	fd = fcntl(nest_mounts_fd(target->mount), F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return nest_err_set(err, -errno, "keep the code's image");
+	target->plan.code_fd = fd;
+	return 0;
+}
+
 static int make_plan(
 	struct nest_target *target, const struct nest_manifests *manifests, struct nest_err *err)
 {
@@ -119,23 +136,26 @@ static int make_plan(
 	target->plan.init_len = (uint32_t)strlen(target->init);
 	target->plan.concurrency = values.concurrency;
 	target->plan.memory_bytes = values.memory_bytes;
-	return nest_tree_open(target->tree, &target->plan.code_fd, err);
+	return open_code(target, err);
 }
 
 int nest_target_new(struct nest_services *services, const struct nest_manifests *manifests,
 	struct nest_funclog *log, uid_t uid, struct nest_function_spec *spec,
-	struct nest_tree *tree, struct nest_target **ret, struct nest_err *err)
+	struct nest_tree *tree, struct nest_mount *mount, struct nest_target **ret,
+	struct nest_err *err)
 {
 	struct nest_target *target = calloc(1, sizeof(*target));
 	int r;
 
 	if (!target) {
 		nest_function_free(spec);
+		nest_mounts_put(mount);
 		nest_tree_unref(tree);
 		return nest_err_set(err, -ENOMEM, "deploy a function");
 	}
 	target->spec = spec;
 	target->tree = tree;
+	target->mount = mount;
 	target->plan = (struct nest_worker_plan){
 		.spec = spec,
 		.code_fd = -1,
@@ -160,6 +180,7 @@ void nest_target_free(struct nest_target *target)
 		return;
 	nest_dispatch_free(target->dispatch);
 	nest_cleanup_close(&target->plan.code_fd);
+	nest_mounts_put(target->mount);
 	nest_tree_unref(target->tree);
 	cJSON_free(target->init);
 	free(target->command);

@@ -12,18 +12,20 @@ struct nest_err;
 struct nest_funclog;
 struct nest_function_spec;
 struct nest_manifests;
+struct nest_mount;
 struct nest_services;
 struct nest_tree;
 
 /* One version of a function, deployed: its code, how its workers are started, and its dispatch. */
 
 /*
- * Makes one for the function that runs as @uid and logs to @log, which it borrows; takes @spec and
- * @tree, on failure too.
+ * Makes one for the function that runs as @uid and logs to @log, which it borrows; takes @spec, @tree
+ * and @mount, on failure too; @mount is that of @tree, if it is an image, else NULL.
  */
 int nest_target_new(struct nest_services *services, const struct nest_manifests *manifests,
 	struct nest_funclog *log, uid_t uid, struct nest_function_spec *spec,
-	struct nest_tree *tree, struct nest_target **ret, struct nest_err *err);
+	struct nest_tree *tree, struct nest_mount *mount, struct nest_target **ret,
+	struct nest_err *err);
 
 /* Frees one without calls and workers, with its code's reference. NULL is fine. */
 void nest_target_free(struct nest_target *target);

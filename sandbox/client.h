@@ -44,6 +44,15 @@ struct nest_cell {
 	UT_hash_handle hh;
 };
 
+struct nest_image {
+	uint64_t id;
+	struct nest_sandbox *sandbox; /* NULL: the sandbox has been closed before */
+	void (*cb)(void *arg, const struct nest_err *err); /* NULL once called */
+	void *arg;
+	bool abandoned; /* unmounted before it was mounted */
+	struct nest_image *prev, *next;
+};
+
 struct nest_sandbox {
 	int fd;
 	int pidfd;
@@ -65,6 +74,8 @@ struct nest_sandbox {
 	uint32_t prepared;
 	uint64_t next_id;
 	struct nest_cell *cells; /* by id */
+	uint64_t next_image;
+	struct nest_image *images;
 	struct nest_client_pending *pending;
 };
 
@@ -83,6 +94,16 @@ void nest_client_send_pending(struct nest_sandbox *sandbox);
 
 /* Forgets what waits. */
 void nest_client_drop_pending(struct nest_sandbox *sandbox);
+
+/* Handles the spawner's word on an image. -EBADMSG: it is none. */
+int nest_image_hear(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
+	struct nest_err *err);
+
+/* No word will come on any image: ends those that wait for one. */
+void nest_image_end_all(struct nest_sandbox *sandbox, const struct nest_err *why);
+
+/* The sandbox goes: images that are still held stand alone. */
+void nest_image_orphan_all(struct nest_sandbox *sandbox);
 
 /* Takes @cell out of the map, reports its end and frees it. */
 void nest_cell_end(struct nest_cell *cell, const struct nest_cell_exit *how);

@@ -12,13 +12,15 @@
  * What the agent, the spawner and a cell's init say to each other: one datagram each, over
  * SOCK_SEQPACKET socket pairs inside one host. Fixed layout, the machine's own byte order; every
  * message begins with a head whose size is the datagram's. Descriptors travel beside START and RUN
- * in the order of enum nest_message_fd.
+ * in the order of enum nest_message_fd; the image beside MOUNT.
  */
 enum nest_message_type {
 	/* from the agent */
 	NEST_MESSAGE_START = 1, /* struct nest_message_start, four descriptors */
 	NEST_MESSAGE_KILL,	/* head */
 	NEST_MESSAGE_MEASURE,	/* head */
+	NEST_MESSAGE_MOUNT,	/* head, with an image's number instead of a cell's; its file */
+	NEST_MESSAGE_UNMOUNT,	/* head, the same */
 
 	/* to the agent */
 	NEST_MESSAGE_READY = 16, /* struct nest_message_ready; the first one, exactly once */
@@ -27,6 +29,7 @@ enum nest_message_type {
 	NEST_MESSAGE_USAGE,	 /* struct nest_message_usage */
 	NEST_MESSAGE_POOL,	 /* struct nest_message_pool */
 	NEST_MESSAGE_REFUSED,	 /* struct nest_message_failed: a request that was none */
+	NEST_MESSAGE_MOUNTED,	 /* struct nest_message_failed: code 0 if it is */
 
 	/* from a cell's init to the spawner; a START is forwarded to it as it is */
 	NEST_MESSAGE_PREPARED = 32, /* head: waiting for its START */
@@ -37,7 +40,8 @@ enum nest_message_type {
 };
 
 enum nest_message_fd {
-	NEST_MESSAGE_FD_CODE, /* from the agent a directory; to the init a detached mount of it */
+	NEST_MESSAGE_FD_CODE, /* from the agent a directory, or the file of a mounted image; to the
+				 init a detached mount of it */
 	NEST_MESSAGE_FD_CHANNEL,
 	NEST_MESSAGE_FD_STDOUT,
 	NEST_MESSAGE_FD_STDERR,

@@ -194,6 +194,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	close(sandbox->fd);
 	close(sandbox->pidfd);
 	free_terms(sandbox->terms);
+	nest_image_orphan_all(sandbox);
 	sandbox->on_closed(sandbox->closed_arg);
 	free(sandbox);
 }
@@ -213,6 +214,7 @@ static void finish(struct nest_sandbox *sandbox)
 	struct nest_cell_exit lost = {
 		.cause = sandbox->closing ? NEST_CELL_KILLED : NEST_CELL_LOST,
 	};
+	struct nest_err gone = NEST_ERR_INIT;
 
 	sandbox->over = true;
 	sandbox->prepared = 0;
@@ -221,6 +223,8 @@ static void finish(struct nest_sandbox *sandbox)
 	nest_client_drop_pending(sandbox);
 	while (sandbox->cells)
 		nest_cell_end(sandbox->cells, &lost);
+	nest_err_say(&gone, -EPIPE, "the spawner is lost");
+	nest_image_end_all(sandbox, &gone);
 	if (sandbox->closing) {
 		close_handles(sandbox);
 		return;
@@ -252,6 +256,8 @@ static int understand(struct nest_sandbox *sandbox, const union nest_message *me
 			nest_log(NEST_LOG_DEBUG, "sandbox", "the spawner refused a request: %s",
 				nest_err_text(&message->failed.err));
 		return r;
+	case NEST_MESSAGE_MOUNTED:
+		return nest_image_hear(sandbox, message, n, err);
 	default:
 		return nest_cell_hear(sandbox, message, n, err);
 	}

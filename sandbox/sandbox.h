@@ -35,6 +35,7 @@ struct nest_sandbox_config {
 	uint32_t pool_size_none; /* the same with network "none" */
 	uint32_t max_cells;	 /* 1..4096, running and prepared together */
 	bool require_isolation; /* refuse to start where a namespace, cgroup or seccomp is missing */
+	bool mount_images; /* the agent may have file-system images mounted: nest_image_mount() */
 };
 
 /* What a spawner said that it can do, and what the agent must remember of its config. */
@@ -96,7 +97,8 @@ struct nest_cell_spec {
 	uint32_t pids;		 /* processes and threads, our PID 1 not counted */
 	uint32_t cpu_milli;	 /* 1000 = one core's worth of time; 0 = no limit */
 	uint32_t nofile;	 /* RLIMIT_NOFILE */
-	int code_fd;		 /* directory that becomes /function, read-only; borrowed */
+	int code_fd;		 /* directory that becomes /function, read-only, or the file of an
+				    image that is mounted; borrowed */
 	int channel_fd;		 /* becomes fd 3; borrowed */
 	int stdout_fd;		 /* borrowed; stdin is /dev/null */
 	int stderr_fd;		 /* borrowed */
@@ -161,5 +163,24 @@ struct nest_cell_usage {
 int nest_cell_measure(struct nest_cell *cell,
 	void (*cb)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg),
 	void *arg);
+
+/* A file-system image that the spawner mounts for cells: its file can be a cell's code_fd. */
+struct nest_image;
+
+/*
+ * Has the EROFS image in @file (borrowed; a regular file of the agent's) mounted read-only, without
+ * devices and set-uid programs, once for all cells, where only they see it. @cb is called once,
+ * never before this returns, with NULL when it is mounted, or why not: then *@ret is freed after.
+ * -EOPNOTSUPP there: not configured, or cells have no root of their own on this machine.
+ */
+int nest_image_mount(struct nest_sandbox *sandbox, int file,
+	void (*cb)(void *arg, const struct nest_err *err), void *arg, struct nest_image **ret,
+	struct nest_err *err);
+
+/*
+ * Unmounts it for cells to come, and frees; those that have it keep it. Before @cb was called: it
+ * won't be any more, and the image is unmounted once it is mounted. NULL is fine.
+ */
+void nest_image_unmount(struct nest_image *image);
 
 #endif

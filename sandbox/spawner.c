@@ -89,8 +89,10 @@ static int check_fds(
 			NEST_MESSAGE_FD_COUNT, nfds);
 	if (fstat(fds[NEST_MESSAGE_FD_CODE], &st) < 0)
 		return nest_err_set(err, -errno, "look at the code descriptor");
-	if (!S_ISDIR(st.st_mode))
-		return nest_err_say(err, -EINVAL, "the code descriptor is not a directory");
+	if (!S_ISDIR(st.st_mode) &&
+		!nest_spawner_image_is_mounted(spawner, fds[NEST_MESSAGE_FD_CODE]))
+		return nest_err_say(err, -EINVAL,
+			"the code descriptor is neither a directory nor a mounted image");
 	if (st.st_uid != spawner->agent_uid && st.st_uid != 0)
 		return nest_err_say(err, -EINVAL,
 			"the code directory belongs to user %u, not to the agent or root",
@@ -151,11 +153,35 @@ static void on_measure(struct nest_spawner *spawner)
 	nest_message_send(spawner->agent, &usage);
 }
 
+static void on_mount(struct nest_spawner *spawner, int file)
+{
+	struct nest_message_failed failed = { .err = NEST_ERR_INIT };
+	uint64_t id = request.head.cell;
+
+	if (nest_spawner_image_mount(spawner, id, file, &failed.err) == 0)
+		return;
+	nest_message_begin(&failed.head, NEST_MESSAGE_MOUNTED, sizeof(failed), id);
+	nest_message_send(spawner->agent, &failed);
+}
+
+static void on_unmount(struct nest_spawner *spawner)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	int r = nest_spawner_image_unmount(spawner, request.head.cell, &err);
+
+	/* as for a start */
+	if (r == -ENOTRECOVERABLE)
+		_exit(EXIT_FAILURE);
+	if (r < 0)
+		refuse(spawner, request.head.cell, &err);
+}
+
 static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, size_t nfds)
 {
 	struct nest_err err = NEST_ERR_INIT;
 	bool sized = n >= sizeof(request.head) && request.head.size == n;
-	bool bare = sized && n == sizeof(request.head) && nfds == 0;
+	bool head = sized && n == sizeof(request.head);
+	bool bare = head && nfds == 0;
 
 	if (sized && request.head.type == NEST_MESSAGE_START) {
 		on_start(spawner, n, fds, nfds);
@@ -163,6 +189,10 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 		on_kill(spawner);
 	} else if (bare && request.head.type == NEST_MESSAGE_MEASURE) {
 		on_measure(spawner);
+	} else if (head && nfds == 1 && request.head.type == NEST_MESSAGE_MOUNT) {
+		on_mount(spawner, fds[0]);
+	} else if (bare && request.head.type == NEST_MESSAGE_UNMOUNT) {
+		on_unmount(spawner);
 	} else {
 		nest_err_say(&err, -EBADMSG, "a message of %zu bytes is no request", n);
 		refuse(spawner, sized ? request.head.cell : 0, &err);
@@ -206,7 +236,8 @@ static void on_agent(struct nest_spawner *spawner)
 static void on_event(struct nest_spawner *spawner, uint64_t data)
 {
 	enum nest_spawner_event event = data % NEST_SPAWNER_EVENT_KINDS;
-	struct nest_spawner_cell *cell = &spawner->cells[data / NEST_SPAWNER_EVENT_KINDS];
+	uint64_t n = data / NEST_SPAWNER_EVENT_KINDS;
+	struct nest_spawner_cell *cell = n < spawner->ncells ? &spawner->cells[n] : NULL;
 
 	switch (event) {
 	case NEST_SPAWNER_EVENT_AGENT:
@@ -219,6 +250,9 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 		return;
 	case NEST_SPAWNER_EVENT_CONTROL:
 		nest_spawner_cell_hear(spawner, cell);
+		return;
+	case NEST_SPAWNER_EVENT_IMAGE:
+		nest_spawner_image_hear(spawner, n);
 		return;
 	case NEST_SPAWNER_EVENT_PIDFD:
 		/* an event of the same batch may have been overtaken by the cell's end */
@@ -399,6 +433,18 @@ static void enter_root(struct nest_spawner *spawner, const struct nest_sandbox_c
 	spawner->footing.have &= ~(uint32_t)NEST_FOOTING_MOUNT;
 }
 
+/* Cells without a root of their own see directories of the host, and could see no image. */
+static int enable_images(struct nest_spawner *spawner, struct nest_err *err)
+{
+	int r;
+
+	if (spawner->images.dir < 0 || !(spawner->footing.have & NEST_FOOTING_MOUNT))
+		return 0;
+	r = nest_spawner_image_enable(
+		&spawner->images, spawner->proc, spawner->rootfs.own_mounts, err);
+	return r < 0 ? nest_err_wrap(err, "prepare for images") : 0;
+}
+
 static int open_loop(struct nest_spawner *spawner, struct nest_err *err)
 {
 	sigset_t orphaned;
@@ -453,7 +499,14 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 		return r;
 	nest_footing_note_cgroup(&spawner->footing, &spawner->cgroup);
 	try_filter(spawner);
+	if (config->mount_images)
+		r = nest_spawner_image_open_dir(&spawner->images, config->state_dir, err);
+	if (r < 0)
+		return r;
 	enter_root(spawner, config);
+	r = enable_images(spawner, err);
+	if (r < 0)
+		return r;
 	if (config->require_isolation && spawner->footing.missing[0])
 		return nest_err_say(err, -EPERM,
 			"isolation is required, but this machine lacks: %s",
@@ -473,13 +526,16 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 
 _Noreturn void nest_spawner_run(const struct nest_sandbox_config *config, int sock, pid_t agent)
 {
-	static struct nest_spawner spawner = { .agent = -1, .proc = -1 };
+	static struct nest_spawner spawner = {
+		.agent = -1, .proc = -1, .images = { .dir = -1, .mounts = -1 }
+	};
 	struct nest_err err = NEST_ERR_INIT;
 	int r = set_up(&spawner, config, sock, agent, &err);
 
 	tell_ready(&spawner, spawner.agent >= 0 ? spawner.agent : sock, &err);
 	if (r == 0)
 		serve(&spawner);
+	nest_spawner_image_close(&spawner);
 	nest_cgroup_close(&spawner.cgroup);
 	_exit(r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
 }

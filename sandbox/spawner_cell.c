@@ -459,7 +459,12 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 		return nest_err_wrap(err, "limit the cell");
 	memcpy(passed, fds, sizeof(passed));
 	if (spawner->footing.have & NEST_FOOTING_MOUNT) {
-		r = nest_rootfs_clone_code(&spawner->rootfs, fds[NEST_MESSAGE_FD_CODE], &code, err);
+		int from = fds[NEST_MESSAGE_FD_CODE];
+
+		if (nest_spawner_image_is_mounted(spawner, from))
+			r = nest_spawner_image_clone(spawner, from, &code, err);
+		else
+			r = nest_rootfs_clone_code(&spawner->rootfs, from, &code, err);
 		if (r < 0)
 			return r;
 		passed[NEST_MESSAGE_FD_CODE] = code;

@@ -11,6 +11,7 @@
 #include "sandbox/message.h"
 #include "sandbox/rootfs.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/spawner_image.h"
 
 struct nest_seccomp;
 
@@ -57,6 +58,7 @@ struct nest_spawner {
 	struct nest_footing footing;
 	struct nest_cgroup cgroup;
 	struct nest_rootfs rootfs;
+	struct nest_spawner_images images;
 	struct nest_seccomp *seccomp;
 	struct nest_message_range uids;
 	uid_t agent_uid;
@@ -82,6 +84,7 @@ enum nest_spawner_event {
 	NEST_SPAWNER_EVENT_ORPHANED,
 	NEST_SPAWNER_EVENT_CONTROL, /* of cell n */
 	NEST_SPAWNER_EVENT_PIDFD,   /* of cell n */
+	NEST_SPAWNER_EVENT_IMAGE,   /* number n has been mounted, or not */
 	NEST_SPAWNER_EVENT_KINDS,
 };
 

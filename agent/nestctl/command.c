@@ -60,12 +60,26 @@ static const struct nest_command_option top_options[] = {
 	{ 0 },
 };
 
+static const struct nest_command_option pack_options[] = {
+	[NEST_PACK_OUTPUT] = { "output", 'o', "FILE",
+		"where to (default: the directory's name in the working directory)" },
+	[NEST_PACK_FORMAT] = { "format", 'f', "tar.zst|erofs",
+		"an archive, or an image to be mounted (default: tar.zst)" },
+	{ 0 },
+};
+
 static const struct nest_command_option no_options[] = { { 0 } };
 
 const struct nest_command nest_commands[] = {
 	{ "deploy", "DIR|spec.json", "Package a directory, or what a spec names, and deploy it.",
 		"nestctl deploy ./hello --runtime nodejs", 1, 1, deploy_options,
 		nest_command_deploy },
+	{ "pack", "DIR", "Pack a directory into one file for a server or a deploy.",
+		"nestctl pack ./layer -o layer.erofs --format erofs", 1, 1, pack_options,
+		nest_command_pack },
+	{ "cache", "list|rm|verify|prefetch", "Show, clear, verify or fill the code cache.",
+		"nestctl cache prefetch https://example.com/layer.tar.zst sha256:...", 1, 3,
+		no_options, nest_command_cache },
 	{ "list", "", "List the deployed functions.", "nestctl list", 0, 0, no_options,
 		nest_command_list },
 	{ "describe", "NAME", "Show one function: spec, versions, workers, last failure.",

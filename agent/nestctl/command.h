@@ -79,6 +79,8 @@ int nest_command_reload(struct nest_command_context *, const struct nest_command
 int nest_command_drain(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_check(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_top(struct nest_command_context *, const struct nest_command_args *);
+int nest_command_pack(struct nest_command_context *, const struct nest_command_args *);
+int nest_command_cache(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_completion(struct nest_command_context *, const struct nest_command_args *);
 
 /* Places of options in the tables that have them. */
@@ -103,6 +105,10 @@ enum {
 enum {
 	NEST_LOGS_FOLLOW,
 	NEST_LOGS_TAIL
+};
+enum {
+	NEST_PACK_OUTPUT,
+	NEST_PACK_FORMAT
 };
 enum {
 	NEST_RM_VERSION

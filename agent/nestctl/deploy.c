@@ -256,13 +256,15 @@ static int upload(struct nest_command_context *context, struct deployment *d, st
 		.headers = headers,
 		.progress = terminal ? show_progress : NULL };
 	nest_autojson cJSON *json = NULL;
+	/* fast, since it is sent over a socket of this machine and unpacked once */
+	const struct nest_pack_options options = { .format = NEST_PACK_TAR_ZST, .level = 3 };
 	struct nest_pack_result pack;
 	cJSON *code;
 	int r;
 
 	if (terminal)
 		fprintf(stderr, "packing %s", d->dir);
-	r = local(nest_pack_dir(d->dir, &pack, err), err);
+	r = local(nest_pack_dir(d->dir, &options, &pack, err), err);
 	if (r == 0) {
 		request.body_file = pack.path;
 		r = nest_client_do(context->client, &request, &response, err);

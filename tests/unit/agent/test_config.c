@@ -260,12 +260,12 @@ START_TEST(functions_are_parsed_with_the_defaults)
 		      "{'name':'a','version':'2','pids':8,'code':{'path':'/abs'}}]}");
 
 	ck_assert_uint_eq(config->nfunctions, 2);
-	ck_assert_str_eq(config->functions[0].spec->code_path, "/d/fn/a");
+	ck_assert_str_eq(config->functions[0].spec->code.path, "/d/fn/a");
 	ck_assert_str_eq(config->functions[0].spec->runtime, "python");
 	ck_assert_uint_eq(config->functions[0].spec->pids, 7);
 	ck_assert_str_eq(config->functions[0].file, "f");
 	ck_assert_uint_eq(config->functions[0].line, 2);
-	ck_assert_str_eq(config->functions[1].spec->code_path, "/abs");
+	ck_assert_str_eq(config->functions[1].spec->code.path, "/abs");
 	ck_assert_uint_eq(config->functions[1].spec->pids, 8);
 	ck_assert_uint_eq(config->functions[1].line, 3);
 	nest_config_free(config);
@@ -277,7 +277,8 @@ START_TEST(a_wrong_function_is_named_with_its_line)
 	refuses("{'functions':[\n" HELLO ",\n{'name':'b','runtime':'x',\n'code':{'path':''}}]}",
 		"f: line 4: 'functions[1]': 'code.path' must be an absolute path, not \"\"");
 	refuses("{'functions':[\n" HELLO ",\n{'name':'b','runtime':'x'}]}",
-		"f: line 3: 'functions[1]': 'code' is missing: give 'code.path' or 'code.digest'");
+		"f: line 3: 'functions[1]': 'code' is missing: give 'code.path', 'code.url' or "
+		"'code.digest'");
 	refuses("{'functions':[\n" HELLO ",\n" HELLO "]}",
 		"f: line 3: function 'hello' is given twice, first in f line 2");
 	refuses("{'functions':[\n3]}", "f: line 2: 'functions[0]' must be an object, not 3");
@@ -306,9 +307,9 @@ START_TEST(a_file_and_its_functions_directory_are_read)
 	ck_assert_msg(nest_config_load(path, &config, &err) == 0, "%s", nest_err_text(&err));
 	ck_assert_uint_eq(config->nfunctions, 2);
 	snprintf(wanted, sizeof(wanted), "%s/etc/code/a", dir);
-	ck_assert_str_eq(config->functions[0].spec->code_path, wanted);
+	ck_assert_str_eq(config->functions[0].spec->code.path, wanted);
 	snprintf(wanted, sizeof(wanted), "%s/fn/b", dir);
-	ck_assert_str_eq(config->functions[1].spec->code_path, wanted);
+	ck_assert_str_eq(config->functions[1].spec->code.path, wanted);
 	snprintf(wanted, sizeof(wanted), "%s/fn/b.json", dir);
 	ck_assert_str_eq(config->functions[1].file, wanted);
 	ck_assert_uint_eq(config->functions[1].line, 2);

@@ -69,8 +69,8 @@ START_TEST(the_least_spec_gets_every_default)
 	ck_assert_str_eq(spec->runtime, "nodejs");
 	ck_assert_str_eq(spec->handler, "");
 	ck_assert_int_eq(spec->interface, NEST_FUNCTION_EVENT);
-	ck_assert_str_eq(spec->code_path, "/a");
-	ck_assert_ptr_null(spec->code_digest);
+	ck_assert_str_eq(spec->code.path, "/a");
+	ck_assert_ptr_null(spec->code.digest);
 	ck_assert_ptr_null(spec->env[0]);
 	ck_assert_uint_eq(spec->memory_bytes, 0);
 	ck_assert_uint_eq(spec->tmp_bytes, 64 << 20);
@@ -107,8 +107,8 @@ START_TEST(every_key_reaches_its_member)
 	ck_assert_str_eq(spec->version, "v1.2");
 	ck_assert_str_eq(spec->handler, "m.f");
 	ck_assert_int_eq(spec->interface, NEST_FUNCTION_WSGI);
-	ck_assert_ptr_null(spec->code_path);
-	ck_assert_str_eq(spec->code_digest, DIGEST);
+	ck_assert_ptr_null(spec->code.path);
+	ck_assert_str_eq(spec->code.digest, DIGEST);
 	ck_assert_str_eq(spec->env[0], "A=1");
 	ck_assert_str_eq(spec->env[1], "B_2=x=y");
 	ck_assert_ptr_null(spec->env[2]);
@@ -185,11 +185,11 @@ END_TEST
 START_TEST(code_is_one_of_path_and_digest)
 {
 	refuses("{'name':'a','runtime':'nodejs'}", "",
-		"'code' is missing: give 'code.path' or 'code.digest'");
+		"'code' is missing: give 'code.path', 'code.url' or 'code.digest'");
 	refuses("{'name':'a','runtime':'nodejs','code':{}}", "",
-		"'code' is missing: give 'code.path' or 'code.digest'");
+		"'code' is missing: give 'code.path', 'code.url' or 'code.digest'");
 	refuses("{'name':'a','runtime':'nodejs','code':{'path':'/a','digest':'" DIGEST "'}}",
-		"code", "'code' has both 'path' and 'digest', must have one");
+		"code", "'code' has more than one of 'path', 'url' and 'digest', must have one");
 	refuses("{'name':'a','runtime':'nodejs','code':{'path':'a'}}", "code.path",
 		"'code.path' must be an absolute path, not \"a\"");
 }

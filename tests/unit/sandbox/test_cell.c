@@ -381,7 +381,7 @@ START_TEST(descriptors_of_another_kind_are_refused)
 	int path = open("/etc/passwd", O_PATH | O_CLOEXEC);
 	int device = open("/dev/zero", O_RDWR | O_CLOEXEC);
 
-	expect_refused_fds(file, -1, -1, "the code descriptor is not a directory");
+	expect_refused_fds(file, -1, -1, "neither a directory nor a mounted image");
 	expect_refused_fds(-1, file, -1, "the channel descriptor is not a socket");
 	expect_refused_fds(-1, -1, dir, "stdout descriptor must be");
 	expect_refused_fds(-1, -1, device, "stdout descriptor must be");

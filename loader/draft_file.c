@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "loader/draft_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "loader/name.h"
+
+int nest_draft_file_new(
+	int fd, const char *name, struct nest_draft_file **ret, struct nest_err *err)
+{
+	size_t n = strlen(name) + 1;
+	struct nest_draft_file *file = malloc(sizeof(*file) + n);
+
+	if (!file) {
+		close(fd);
+		return nest_err_set(err, -ENOMEM, "write a code tree");
+	}
+	*file = (struct nest_draft_file){ .fd = fd, .refs = 1 };
+	memcpy(file->name, name, n);
+	*ret = file;
+	return 0;
+}
+
+void nest_draft_file_free(struct nest_draft_file *file)
+{
+	if (!file)
+		return;
+	nest_cleanup_close(&file->fd);
+	free(file);
+}
+
+static int fail(
+	const struct nest_draft_file *file, int code, const char *verb, struct nest_err *err)
+{
+	char quoted[NEST_NAME_QUOTED_CAP];
+
+	return nest_err_set(err, code, "%s entry %s", verb, nest_name_quote(file->name, quoted));
+}
+
+int nest_draft_file_write(const struct nest_draft_file *file, const void *bytes, size_t n,
+	uint64_t offset, struct nest_err *err)
+{
+	const char *p = bytes;
+
+	while (n > 0) {
+		ssize_t done = pwrite(file->fd, p, n, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return fail(file, done < 0 ? -errno : -EIO, "write", err);
+		p += done;
+		n -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}
+
+static void set_mtime(int fd, int64_t mtime_s)
+{
+	struct timespec now;
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = mtime_s } };
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (mtime_s < 0)
+		times[1].tv_sec = 0;
+	else if (mtime_s > now.tv_sec)
+		times[1] = now;
+	/* Only a hint for build tools and byte code caches: a file system without times will do. */
+	(void)futimens(fd, times);
+}
+
+static int end(const struct nest_draft_file *file, struct nest_err *err)
+{
+	/* A call saved for each of thousands of files, which are as long as what was written. */
+	if (file->written != file->size && ftruncate(file->fd, (off_t)file->size) < 0)
+		return fail(file, -errno, "set the size of", err);
+	if (fchmod(file->fd, file->executable ? 0755 : 0644) < 0)
+		return fail(file, -errno, "set the mode of", err);
+	set_mtime(file->fd, file->mtime_s);
+	return 0;
+}
+
+int nest_draft_file_end(struct nest_draft_file *file, struct nest_err *err)
+{
+	int rc = end(file, err);
+
+	nest_draft_file_free(file);
+	return rc;
+}

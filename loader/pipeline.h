@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_LOADER_PIPELINE_H
+#define NEST_LOADER_PIPELINE_H
+
+#include <sys/types.h>
+
+struct nest_err;
+struct nest_unpack_source;
+
+/*
+ * A stream of zstd or LZ4 frames that is being decompressed by threads of its own, ahead of the one
+ * that reads it.
+ */
+struct nest_pipeline;
+
+/*
+ * Starts the threads, which call @source (borrowed) from now on until the pipeline is freed. The
+ * caller owns @ret. Any thread.
+ */
+int nest_pipeline_new(
+	const struct nest_unpack_source *source, struct nest_pipeline **ret, struct nest_err *err);
+
+/* Stops and joins the threads; blocks while the source does. NULL is fine. Any thread. */
+void nest_pipeline_free(struct nest_pipeline *pipeline);
+
+/*
+ * The next bytes, valid until the next call: their count, 0 at the end, or -errno with @err. Blocks
+ * on the source. Any thread, one at a time.
+ */
+ssize_t nest_pipeline_read(
+	struct nest_pipeline *pipeline, const void **ret_bytes, struct nest_err *err);
+
+#endif
