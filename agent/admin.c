@@ -140,6 +140,14 @@ void nest_admin_request_refuse(
 	nest_buf_done(&body);
 }
 
+void nest_admin_request_refuse_as(struct nest_admin_request *request,
+	const struct nest_admin_refusal *rows, const struct nest_err *err)
+{
+	while (rows->code != 0 && rows->code != err->code)
+		rows++;
+	nest_admin_request_refuse(request, rows->status, rows->type, "%s", nest_err_text(err));
+}
+
 bool nest_admin_request_query(
 	const struct nest_admin_request *request, const char *key, char *ret, size_t n)
 {

@@ -12,26 +12,16 @@
 
 static void refuse(struct nest_admin_request *request, const struct nest_err *err)
 {
-	static const struct {
-		int code;
-		unsigned status;
-		const char *type;
-	} rows[] = {
+	static const struct nest_admin_refusal rows[] = {
 		{ -EINVAL, 400, "Request.Invalid" },
 		{ -EBUSY, 409, "Cache.InUse" },
 		{ -ENOSPC, 507, "Host.DiskFull" },
 		{ -ENOMEM, 500, "Host.OutOfMemory" },
 		{ -ECANCELED, 503, "Host.Stopping" },
+		{ 0, 422, "Cache.LoadFailed" },
 	};
 
-	for (size_t i = 0; i < NEST_ARRAY_SIZE(rows); i++) {
-		if (err->code == rows[i].code) {
-			nest_admin_request_refuse(
-				request, rows[i].status, rows[i].type, "%s", nest_err_text(err));
-			return;
-		}
-	}
-	nest_admin_request_refuse(request, 422, "Cache.LoadFailed", "%s", nest_err_text(err));
+	nest_admin_request_refuse_as(request, rows, err);
 }
 
 static bool add_tree(void *arg, const struct nest_host_tree *tree)

@@ -6,7 +6,6 @@
 #include "agent/admin_request.h"
 #include "agent/config.h"
 #include "agent/deployer.h"
-#include "base/cleanup.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "runtime/host.h"
@@ -16,11 +15,7 @@
 /* The status and type that fit a refused change. */
 static void refuse_change(struct nest_admin_request *request, const struct nest_err *err)
 {
-	static const struct {
-		int code;
-		unsigned status;
-		const char *type;
-	} rows[] = {
+	static const struct nest_admin_refusal rows[] = {
 		{ -EINVAL, 400, "Request.Invalid" },
 		{ -EEXIST, 409, "Function.Exists" },
 		{ -EPERM, 403, "Function.OwnedByConfig" },
@@ -28,16 +23,10 @@ static void refuse_change(struct nest_admin_request *request, const struct nest_
 		{ -EFBIG, 413, "Request.TooLarge" },
 		{ -ENOSPC, 507, "Host.DiskFull" },
 		{ -ENOMEM, 500, "Host.OutOfMemory" },
+		{ 0, 422, "Function.DeployFailed" },
 	};
 
-	for (size_t i = 0; i < NEST_ARRAY_SIZE(rows); i++) {
-		if (err->code == rows[i].code) {
-			nest_admin_request_refuse(
-				request, rows[i].status, rows[i].type, "%s", nest_err_text(err));
-			return;
-		}
-	}
-	nest_admin_request_refuse(request, 422, "Function.DeployFailed", "%s", nest_err_text(err));
+	nest_admin_request_refuse_as(request, rows, err);
 }
 
 static void on_deployed(void *arg, const char *version, bool created, const struct nest_err *err)

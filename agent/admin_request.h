@@ -48,6 +48,17 @@ void nest_admin_request_text(struct nest_admin_request *request, unsigned status
 void nest_admin_request_refuse(struct nest_admin_request *request, unsigned status,
 	const char *type, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+/* What an error code is told as. */
+struct nest_admin_refusal {
+	int code; /* -errno; 0 in the last row, which stands for all others */
+	unsigned status;
+	const char *type;
+};
+
+/* Answers with @err's text as the first of @rows with its code says, and frees the request. */
+void nest_admin_request_refuse_as(struct nest_admin_request *request,
+	const struct nest_admin_refusal *rows, const struct nest_err *err);
+
 /* Frees a request that was answered in a stream, or whose client is gone. */
 void nest_admin_request_free(struct nest_admin_request *request);
 
