@@ -34,6 +34,8 @@ static const struct nest_admin_route routes[] = {
 	{ "PUT", "/v1/functions/{name}", nest_admin_change_put, NULL },
 	{ "DELETE", "/v1/functions/{name}", nest_admin_change_delete, NULL },
 	{ "GET", "/v1/functions/{name}/logs", nest_admin_logs_get, NULL },
+	{ "POST", "/v1/functions/{name}/snapshot", nest_admin_change_snapshot_build, NULL },
+	{ "DELETE", "/v1/functions/{name}/snapshot", nest_admin_change_snapshot_remove, NULL },
 	{ "GET", "/v1/workers", nest_admin_show_workers, NULL },
 	{ "POST", "/v1/artifacts", nest_admin_change_artifact, nest_admin_change_artifact_piece },
 	{ "GET", "/v1/cache", nest_admin_cache_list, NULL },

@@ -91,6 +91,37 @@ void nest_admin_change_delete(struct nest_admin_request *request)
 		nest_admin_request_answer(request, 200, cJSON_CreateObject());
 }
 
+/* @change does it: 1: no such version; 2: snapshots are off for it. */
+static void change_snapshot(struct nest_admin_request *request, unsigned status,
+	int (*change)(struct nest_host *host, const char *name, const char *version))
+{
+	char version[64];
+	bool one = nest_admin_request_query(request, "version", version, sizeof(version));
+	int r = change(request->env->host, request->name, one ? version : NULL);
+
+	if (r == 0)
+		nest_admin_request_answer(request, status, cJSON_CreateObject());
+	else if (r == 1)
+		nest_admin_request_refuse(request, 404, "Function.NotFound",
+			"no function '%s'%s%s is deployed", request->name, one ? " version " : "",
+			one ? version : "");
+	else
+		nest_admin_request_refuse(request, 409, "Snapshot.Off",
+			"function '%s' has no snapshots: its spec, its runtime or this host has "
+			"them off",
+			request->name);
+}
+
+void nest_admin_change_snapshot_build(struct nest_admin_request *request)
+{
+	change_snapshot(request, 202, nest_host_snapshot_renew);
+}
+
+void nest_admin_change_snapshot_remove(struct nest_admin_request *request)
+{
+	change_snapshot(request, 200, nest_host_snapshot_forget);
+}
+
 void nest_admin_change_reload(struct nest_admin_request *request)
 {
 	struct nest_err err = NEST_ERR_INIT;

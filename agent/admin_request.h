@@ -77,6 +77,8 @@ void nest_admin_show_healthz(struct nest_admin_request *request);
 void nest_admin_show_readyz(struct nest_admin_request *request);
 void nest_admin_change_put(struct nest_admin_request *request);
 void nest_admin_change_delete(struct nest_admin_request *request);
+void nest_admin_change_snapshot_build(struct nest_admin_request *request);
+void nest_admin_change_snapshot_remove(struct nest_admin_request *request);
 void nest_admin_change_reload(struct nest_admin_request *request);
 void nest_admin_change_drain(struct nest_admin_request *request);
 bool nest_admin_change_artifact_piece(

@@ -33,6 +33,21 @@ static double failed_total(const struct nest_target_stats *stats)
 	return n;
 }
 
+static void add_snapshot(cJSON *object, const struct nest_snapshot_stats *stats)
+{
+	cJSON *snapshot = cJSON_AddObjectToObject(object, "snapshot");
+
+	cJSON_AddStringToObject(snapshot, "state", stats->state);
+	if (!stats->key)
+		return;
+	cJSON_AddStringToObject(snapshot, "key", stats->key);
+	cJSON_AddNumberToObject(snapshot, "bytes", (double)stats->bytes);
+	cJSON_AddNumberToObject(snapshot, "madeAt", (double)stats->made_s);
+	cJSON_AddNumberToObject(snapshot, "restoresTotal", (double)stats->restores_total);
+	if (*stats->why)
+		cJSON_AddStringToObject(snapshot, "lastFailure", stats->why);
+}
+
 static cJSON *target_json(const struct nest_target_stats *stats)
 {
 	cJSON *object = cJSON_CreateObject();
@@ -50,6 +65,8 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 		object, "requestsTotal", (double)stats->requests_total[NEST_FAILURE_NONE] + failed);
 	cJSON_AddNumberToObject(object, "failedTotal", failed);
 	cJSON_AddNumberToObject(object, "coldStartsTotal", (double)stats->cold_starts_total);
+	if (stats->snapshot.state)
+		add_snapshot(object, &stats->snapshot);
 	if (stats->last_failure[0])
 		cJSON_AddStringToObject(object, "lastFailure", stats->last_failure);
 	return object;

@@ -79,6 +79,11 @@ struct nest_config {
 	uint32_t cells_prepared_no_network;
 	uint32_t cells_max;
 
+	bool snapshots_enabled;
+	uint64_t snapshots_bytes;
+	uint32_t snapshots_restore_timeout_ms;
+	uint32_t snapshots_hook_timeout_ms;
+
 	uint64_t cache_bytes;
 	const char *const *cache_image_sources; /* NULL-terminated */
 	const cJSON *preload_json;		/* as given; its parsed form is this: */

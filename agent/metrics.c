@@ -133,6 +133,35 @@ static void render_workers(FILE *out, const struct sample_set *set)
 	}
 }
 
+static void render_snapshots(FILE *out, const struct sample_set *set)
+{
+	family(out, "nestlet_cold_starts_by_rung_total", "counter",
+		"Workers that came up, by how: restored from a snapshot, or started plainly.");
+	for (size_t i = 0; i < set->n; i++) {
+		const struct nest_target_stats *t = &set->targets[i];
+		uint64_t restored = t->snapshot.restores_total;
+
+		sample(out, "nestlet_cold_starts_by_rung_total", t, "rung", "snapshot", restored);
+		sample(out, "nestlet_cold_starts_by_rung_total", t, "rung", "plain",
+			t->cold_starts_total - restored);
+	}
+	render_histogram(out, "nestlet_restore_duration_seconds",
+		"Time from asking for a clone to its being ready.", set,
+		offsetof(struct nest_target_stats, snapshot.restore));
+	family(out, "nestlet_snapshot_bytes", "gauge", "Size of the snapshot; 0: there is none.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_snapshot_bytes", &set->targets[i], "", "",
+			set->targets[i].snapshot.bytes);
+	family(out, "nestlet_snapshot_failures_total", "counter",
+		"Snapshots not made, and restores given up for a plain start, by cause.");
+	for (size_t i = 0; i < set->n; i++) {
+		for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
+			sample(out, "nestlet_snapshot_failures_total", &set->targets[i], "cause",
+				nest_snapshot_failure_name(c),
+				set->targets[i].snapshot.failures_total[c]);
+	}
+}
+
 static void render_functions(FILE *out, const struct sample_set *set)
 {
 	render_requests(out, set);
@@ -156,6 +185,7 @@ static void render_functions(FILE *out, const struct sample_set *set)
 		sample(out, "nestlet_requests_in_flight", &set->targets[i], "", "",
 			set->targets[i].in_flight);
 	render_workers(out, set);
+	render_snapshots(out, set);
 	family(out, "nestlet_function_log_dropped_bytes_total", "counter",
 		"Log text dropped: lines too long, or written too fast.");
 	for (size_t i = 0; i < set->n; i++)

@@ -120,6 +120,10 @@ static void say_type(const struct nest_schema_key *key, char *text, size_t n)
 	case NEST_SCHEMA_ENUM:
 		say_choices(key->choices, text, n);
 		break;
+	case NEST_SCHEMA_CHOICE:
+		say_choices(key->choices, text, n);
+		snprintf(text + strlen(text), n - strlen(text), ", or %s", key->form);
+		break;
 	case NEST_SCHEMA_U32:
 	case NEST_SCHEMA_U64:
 	case NEST_SCHEMA_MIB:
@@ -326,6 +330,11 @@ static int check_value(struct check *check, const struct nest_schema_key *key, c
 		break;
 	case NEST_SCHEMA_ENUM:
 		fits = cJSON_IsString(value) && choice_index(key->choices, value->valuestring) >= 0;
+		break;
+	case NEST_SCHEMA_CHOICE:
+		fits = cJSON_IsObject(value) ||
+		       (cJSON_IsString(value) &&
+			       choice_index(key->choices, value->valuestring) >= 0);
 		break;
 	case NEST_SCHEMA_MODE:
 		fits = cJSON_IsString(value) && parse_mode(value->valuestring, &mode);
@@ -596,6 +605,7 @@ static int store(const struct nest_schema_key *key, const cJSON *value, void *ob
 	case NEST_SCHEMA_MAP:
 		*(const char ***)at = list_strings(value, key->type == NEST_SCHEMA_MAP);
 		return *(const char ***)at ? 0 : -ENOMEM;
+	case NEST_SCHEMA_CHOICE:
 	case NEST_SCHEMA_OBJECT:
 	case NEST_SCHEMA_OBJECTS:
 		*(const cJSON **)at = value;

@@ -28,6 +28,8 @@ enum nest_schema_type {
 	NEST_SCHEMA_STRINGS, /* const char *const *, NULL-terminated; min and max are their count */
 	NEST_SCHEMA_MAP,     /* const char *const *, "K=V", NULL-terminated; an object of strings */
 	NEST_SCHEMA_OBJECT,  /* const cJSON *; its owner checks the inside */
+	NEST_SCHEMA_CHOICE,  /* const cJSON *: a word of choices, or an object as form says, whose
+				inside its owner checks */
 	NEST_SCHEMA_OBJECTS, /* const cJSON *: an array of objects; its owner checks the inside */
 };
 

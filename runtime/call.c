@@ -137,16 +137,16 @@ void nest_call_refuse(struct nest_call *call, enum nest_failure_kind kind, unsig
 	nest_deadlines_set(services->deadlines, &call->deadline, 0);
 }
 
-int nest_call_start(struct nest_target *target, const struct nest_call_request *request,
-	const struct nest_call_events *events, void *arg, struct nest_call **ret)
+static int open_call(struct nest_dispatch *dispatch, bool http,
+	const struct nest_call_request *request, const struct nest_call_events *events, void *arg,
+	struct nest_call **ret)
 {
-	struct nest_dispatch *dispatch = nest_target_dispatch(target);
 	struct nest_services *services = nest_dispatch_services(dispatch);
 	struct bridge bridge;
 	struct nest_call *call;
 	size_t head;
 
-	if (!request->http && nest_target_spec(target)->interface != NEST_FUNCTION_EVENT)
+	if (!request->http && http)
 		request = bridge_event(&bridge, request);
 	head = nest_frame_request_size(request);
 	if (head == 0)
@@ -164,8 +164,30 @@ int nest_call_start(struct nest_target *target, const struct nest_call_request *
 	call->start_us = nest_clock_mono_us();
 	nest_services_call_opened(services);
 	*ret = call;
-	nest_dispatch_submit(dispatch, call);
 	return 0;
+}
+
+int nest_call_start(struct nest_target *target, const struct nest_call_request *request,
+	const struct nest_call_events *events, void *arg, struct nest_call **ret)
+{
+	struct nest_dispatch *dispatch = nest_target_dispatch(target);
+	bool http = nest_target_spec(target)->interface != NEST_FUNCTION_EVENT;
+	int r = open_call(dispatch, http, request, events, arg, ret);
+
+	if (r == 0)
+		nest_dispatch_submit(dispatch, *ret);
+	return r;
+}
+
+int nest_call_make_warmup(struct nest_dispatch *dispatch, bool http,
+	const struct nest_call_request *request, const struct nest_call_events *events, void *arg,
+	struct nest_call **ret)
+{
+	int r = open_call(dispatch, http, request, events, arg, ret);
+
+	if (r == 0)
+		(*ret)->warmup = true;
+	return r;
 }
 
 int nest_call_write(struct nest_call *call, const void *bytes, size_t n)
@@ -199,6 +221,8 @@ static void count(struct nest_call *call, enum nest_failure_kind kind, uint64_t 
 {
 	struct nest_tally *tally = nest_dispatch_tally(call->dispatch);
 
+	if (call->warmup)
+		return;
 	tally->requests_total[kind]++;
 	nest_latency_observe(&tally->duration, now_us - call->start_us);
 }

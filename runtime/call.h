@@ -80,6 +80,16 @@ struct nest_call_events {
 int nest_call_start(struct nest_target *target, const struct nest_call_request *request,
 	const struct nest_call_events *events, void *arg, struct nest_call **ret);
 
+struct nest_dispatch;
+
+/*
+ * Makes one that goes to a worker without a queue and is counted nowhere; @http: its handler takes
+ * HTTP requests. As nest_call_start() otherwise.
+ */
+int nest_call_make_warmup(struct nest_dispatch *dispatch, bool http,
+	const struct nest_call_request *request, const struct nest_call_events *events, void *arg,
+	struct nest_call **ret);
+
 /* More request body, copied or sent on. 0; 1: taken, but pause until writable; -ENOMEM. */
 int nest_call_write(struct nest_call *call, const void *bytes, size_t n);
 

@@ -45,6 +45,7 @@ struct nest_call {
 	bool start_crashed; /* a worker that it waited for died before it was ready */
 	bool until_caller;  /* its deadline while it waits is the caller's own */
 	bool cold;
+	bool warmup; /* nobody's: it is not counted */
 
 	const struct nest_call_events *events;
 	void *arg;

@@ -30,6 +30,7 @@ struct nest_dispatch {
 	struct nest_worker_link *workers; /* all whose cells are not gone */
 	uint32_t queued;
 	uint32_t starting;
+	uint32_t holds;
 	uint32_t ready;
 	bool live;
 	bool fading; /* live no more: its present workers go */
@@ -92,7 +93,8 @@ static void check_leaving(struct nest_dispatch *dispatch)
 	dispatch->fading = false;
 	DL_FOREACH(dispatch->workers, link)
 		nest_worker_leave_when_idle(link->worker);
-	if (dispatch->retiring && !dispatch->workers && !nest_deadline_is_set(&dispatch->retired))
+	if (dispatch->retiring && !dispatch->workers && !dispatch->holds &&
+		!nest_deadline_is_set(&dispatch->retired))
 		nest_deadlines_set(dispatch->services->deadlines, &dispatch->retired, 0);
 }
 
@@ -529,6 +531,10 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 		dispatch->ready--;
 	else
 		dispatch->starting--;
+	if (end->clone_failed) {
+		pump(dispatch); /* the next one is started plainly */
+		return;
+	}
 	if (!end->was_ready || end->barren)
 		back_off(dispatch, end->message, end->detail);
 	if (!end->was_ready && dispatch->ready == 0 && dispatch->starting == 0)
@@ -633,6 +639,17 @@ void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg),
 	dispatch->on_retired_arg = arg;
 	nest_deadlines_set(dispatch->services->deadlines, &dispatch->overdue,
 		nest_clock_mono_us() + dispatch->services->config->drain_grace_ms * 1000ull);
+	check_leaving(dispatch);
+}
+
+void nest_dispatch_hold(struct nest_dispatch *dispatch)
+{
+	dispatch->holds++;
+}
+
+void nest_dispatch_release(struct nest_dispatch *dispatch)
+{
+	dispatch->holds--;
 	check_leaving(dispatch);
 }
 

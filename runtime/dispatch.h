@@ -51,6 +51,10 @@ void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live);
  */
 void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg);
 
+/* While it is held it does not retire. */
+void nest_dispatch_hold(struct nest_dispatch *dispatch);
+void nest_dispatch_release(struct nest_dispatch *dispatch);
+
 /*
  * Kills its workers. Calls that wait, or that no worker has begun, fail as draining: they can be
  * sent elsewhere. All others fail as crashed.

@@ -46,6 +46,8 @@ static const struct rule {
 	[NEST_FRAME_PING] = { "PING", 8, 8, false, true, false, false },
 	[NEST_FRAME_PONG] = { "PONG", 8, 8, true, true, false, false },
 	[NEST_FRAME_DRAIN] = { "DRAIN", 0, 0, false, true, false, false },
+	[NEST_FRAME_CHECKPOINT] = { "CHECKPOINT", 0, 4096, true, true, false, false },
+	[NEST_FRAME_RESTORED] = { "RESTORED", 0, 0, false, true, false, false },
 };
 
 static const char *const levels[] = { NULL, "trace", "debug", "info", "warn", "error" };

@@ -26,6 +26,8 @@ struct parsed {
 	struct nest_function_code *layers;
 	const cJSON *layers_json;
 	unsigned network;
+	const cJSON *snapshot;
+	char *warmup;
 };
 
 /* ---- forms of strings ---- */
@@ -342,6 +344,13 @@ static const struct nest_schema_key keys[] = {
 		.min = 65536,
 		.max = (int64_t)1 << 40,
 		.unit = "bytes" },
+	{ .path = "snapshot",
+		.type = NEST_SCHEMA_CHOICE,
+		.offset = offsetof(struct parsed, snapshot),
+		.fallback = "\"on\"",
+		.unit = "",
+		.choices = "on|off",
+		.form = "an object {\"warmup\": event}" },
 	{ .path = "routes",
 		.type = NEST_SCHEMA_OBJECTS,
 		.offset = offsetof(struct parsed, routes_json),
@@ -567,6 +576,28 @@ static int check_workers(const struct nest_function_spec *spec, struct nest_sche
 		spec->workers_min, spec->workers_max);
 }
 
+static int read_snapshot(
+	struct parsed *parsed, struct nest_schema_place *place, struct nest_err *err)
+{
+	const cJSON *snapshot = parsed->snapshot;
+	const cJSON *warmup = cJSON_GetObjectItemCaseSensitive(snapshot, "warmup");
+
+	if (cJSON_IsString(snapshot)) {
+		parsed->spec.snapshot_off = strcmp(snapshot->valuestring, "off") == 0;
+		return 0;
+	}
+	if (!warmup || cJSON_GetArraySize(snapshot) != 1) {
+		nest_schema_locate(place, "snapshot");
+		return nest_err_say(err, -EINVAL,
+			"'snapshot' has one key, 'warmup': the event that warms a worker up");
+	}
+	parsed->warmup = cJSON_PrintUnformatted(warmup);
+	if (!parsed->warmup)
+		return nest_err_set(err, -ENOMEM, "read 'snapshot'");
+	parsed->spec.warmup = parsed->warmup;
+	return 0;
+}
+
 /* ---- routes ---- */
 
 static bool same_part(const char *a, const char *b)
@@ -642,6 +673,7 @@ static void release(struct parsed *parsed)
 	nest_schema_release(&schema, parsed, parsed->spec.json);
 	free(parsed->routes);
 	free(parsed->layers);
+	cJSON_free(parsed->warmup);
 	free(parsed);
 }
 
@@ -670,6 +702,8 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	spec->layers = parsed->layers;
 	if (rc == 0)
 		rc = check_workers(spec, ret_place, err);
+	if (rc == 0)
+		rc = read_snapshot(parsed, ret_place, err);
 	if (rc == 0)
 		rc = read_routes(parsed, ret_place, err);
 	if (rc < 0) {

@@ -68,6 +68,8 @@ struct nest_function_spec {
 	uint32_t queue_length;	/* queue.length */
 	uint32_t queue_wait_ms; /* queue.waitMs */
 	uint64_t log_bytes;	/* logs.bytes kept on disk */
+	bool snapshot_off;
+	const char *warmup; /* snapshot.warmup: an event as JSON; NULL: none */
 	const struct nest_function_route *routes;
 	uint32_t nroutes;
 	cJSON *json; /* the normalised spec, as describe shows it */

@@ -17,6 +17,7 @@
 #include "runtime/deadline.h"
 #include "runtime/dispatch.h"
 #include "runtime/features.h"
+#include "runtime/freezer.h"
 #include "runtime/funclog.h"
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
@@ -25,6 +26,7 @@
 #include "runtime/uids.h"
 #include "runtime/wire.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/snapshot.h"
 
 /*
  * Opening and closing. What is opened last is closed first: the functions' calls and workers with
@@ -57,6 +59,8 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 		.max_cells = config->max_cells,
 		.require_isolation = config->require_isolation,
 		.mount_images = config->image_sources && config->image_sources[0],
+		.snapshots = config->snapshots,
+		.snapshots_bytes = config->snapshots_bytes,
 	};
 
 	return nest_sandbox_launch(&sandbox, ret, err);
@@ -157,6 +161,20 @@ static void on_sandbox_lost(void *arg, const struct nest_err *why)
 	host->on_lost(host->on_lost_arg, why);
 }
 
+/* Where restores don't work, workers are started plainly: the operator is told why, once. */
+static int open_freezer(struct nest_host *host, struct nest_err *err)
+{
+	struct nest_services *services = &host->services;
+	const char *why = NULL;
+
+	if (!host->config.snapshots)
+		return 0;
+	if (nest_snapshot_available(services->sandbox, &why))
+		return nest_freezer_open(services, &services->freezer, err);
+	nest_services_event(services, NEST_LOG_WARN, "no snapshots on this machine: %s", why);
+	return 0;
+}
+
 static int open_parts(
 	struct nest_host *host, struct nest_host_prefork *prefork, struct nest_err *err)
 {
@@ -181,9 +199,10 @@ static int open_parts(
 		return r;
 	r = nest_sandbox_open(
 		services->loop, prefork->spawner, on_sandbox_lost, host, &services->sandbox, err);
-	if (r == 0)
-		prefork->spawner.fd = -1;
-	return r;
+	if (r < 0)
+		return r;
+	prefork->spawner.fd = -1;
+	return open_freezer(host, err);
 }
 
 static void close_parts(struct nest_host *host);
@@ -305,6 +324,7 @@ static void drop_all(struct nest_host *host)
 static void close_rest(struct nest_host *host)
 {
 	drop_all(host);
+	nest_freezer_free(host->services.freezer);
 	nest_host_logs_end(host);
 	if (host->logs)
 		nest_funclog_store_close(host->logs, on_logs_closed, host);
@@ -341,6 +361,8 @@ void nest_host_break_off(struct nest_host *host)
 	struct nest_lineage *lineage, *next;
 	struct nest_lineage_version *version;
 
+	if (host->services.freezer)
+		nest_freezer_stop(host->services.freezer);
 	HASH_ITER(hh, host->lineages, lineage, next) {
 		DL_FOREACH(lineage->versions, version)
 			nest_dispatch_abort(

@@ -40,6 +40,11 @@ struct nest_host_config {
 	uint32_t pool_size_none;
 	uint32_t max_cells;
 	bool require_isolation;
+	/* snapshots */
+	bool snapshots;
+	uint64_t snapshots_bytes;    /* the store's bound; 0: none */
+	uint32_t restore_timeout_ms; /* a slower restore is given up for a plain start */
+	uint32_t hook_timeout_ms;    /* of a function's hooks around its snapshot */
 	/* code cache */
 	uint64_t cache_bytes;
 	uint64_t code_bytes; /* one function's code, unpacked */
@@ -125,6 +130,10 @@ struct nest_target *nest_host_find(struct nest_host *host, const char *name, con
 struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
 	size_t hostname_len, const char *path, size_t path_len, const char *method);
 
+/* Makes the live version's snapshot anew, or forgets it. 1: no such version; 2: snapshots are off. */
+int nest_host_snapshot_renew(struct nest_host *host, const char *name, const char *version);
+int nest_host_snapshot_forget(struct nest_host *host, const char *name, const char *version);
+
 /* Its spec, version included; lives with @target. */
 const struct nest_function_spec *nest_target_spec(const struct nest_target *target);
 
@@ -207,6 +216,32 @@ enum nest_restart_cause {
 /* "exit", "oom", ... Any thread. */
 const char *nest_restart_cause_name(enum nest_restart_cause cause);
 
+/* Why a snapshot was not made, or could not be used. */
+enum nest_snapshot_failure {
+	NEST_SNAPSHOT_FAILURE_START,   /* the worker to be frozen did not come up */
+	NEST_SNAPSHOT_FAILURE_HOOK,    /* or to rest, or a clone's hook failed */
+	NEST_SNAPSHOT_FAILURE_DUMP,    /* it could not be written */
+	NEST_SNAPSHOT_FAILURE_MISSING, /* the store has it no longer */
+	NEST_SNAPSHOT_FAILURE_DAMAGED,
+	NEST_SNAPSHOT_FAILURE_RESTORE,
+	NEST_SNAPSHOT_FAILURE_TIMEOUT, /* of a restore */
+	NEST_SNAPSHOT_FAILURES
+};
+/* "start", "dump", ... Any thread. */
+const char *nest_snapshot_failure_name(enum nest_snapshot_failure cause);
+
+/* How a version stands with its snapshot. */
+struct nest_snapshot_stats {
+	const char *state; /* "off", "none", "queued", "making", "stands", "paused" */
+	const char *key;   /* NULL: off */
+	const char *why;   /* of the last failure; "" if none */
+	uint64_t bytes;
+	uint64_t made_s; /* since the Unix epoch */
+	uint64_t restores_total;
+	uint64_t failures_total[NEST_SNAPSHOT_FAILURES];
+	struct nest_histogram restore; /* asked for a clone, to ready */
+};
+
 struct nest_target_stats {
 	const struct nest_function_spec *spec;
 	bool live;
@@ -218,6 +253,7 @@ struct nest_target_stats {
 	uint64_t restarts_total[NEST_RESTART_CAUSES];
 	struct nest_histogram duration;	  /* whole request, in the host */
 	struct nest_histogram cold_start; /* asked for a worker, to ready */
+	struct nest_snapshot_stats snapshot;
 	uint64_t log_dropped_bytes_total;
 	char last_failure[256]; /* of a start; "" if none */
 };

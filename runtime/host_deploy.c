@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "loader/loader.h"
 #include "runtime/dispatch.h"
+#include "runtime/freezer.h"
 #include "runtime/funclog.h"
 #include "runtime/function.h"
 #include "runtime/host_impl.h"
@@ -336,6 +337,7 @@ static void remove_version(struct nest_host *host, struct nest_lineage_version *
 	if (lineage->live == version)
 		nest_lineage_set_live(lineage, nest_lineage_newest(lineage));
 	nest_host_reroute(host);
+	nest_target_end(version->target);
 	nest_dispatch_retire(nest_target_dispatch(version->target), on_retired, version);
 }
 
@@ -364,4 +366,41 @@ int nest_host_set_live(struct nest_host *host, const char *name, const char *ver
 	nest_lineage_set_live(lineage, v);
 	nest_host_reroute(host);
 	return 0;
+}
+
+/* ---- snapshots ---- */
+
+static int find_frozen(const struct nest_host *host, const char *name, const char *version,
+	struct nest_frozen **ret)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, name);
+	struct nest_lineage_version *v;
+
+	if (!lineage)
+		return 1;
+	v = version ? nest_lineage_find(lineage, version) : lineage->live;
+	if (!v)
+		return 1;
+	*ret = nest_target_frozen(v->target);
+	return *ret ? 0 : 2;
+}
+
+int nest_host_snapshot_renew(struct nest_host *host, const char *name, const char *version)
+{
+	struct nest_frozen *frozen;
+	int r = find_frozen(host, name, version, &frozen);
+
+	if (r == 0)
+		nest_frozen_renew(frozen);
+	return r;
+}
+
+int nest_host_snapshot_forget(struct nest_host *host, const char *name, const char *version)
+{
+	struct nest_frozen *frozen;
+	int r = find_frozen(host, name, version, &frozen);
+
+	if (r == 0)
+		nest_frozen_forget(frozen);
+	return r;
 }

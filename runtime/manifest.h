@@ -27,6 +27,8 @@ struct nest_manifest {
 	uint32_t concurrency_max;
 	uint64_t memory_default_bytes;
 	uint64_t memory_min_bytes;
+	unsigned memory;	 /* of its clones: 0 copied, 1 mapped */
+	bool snapshots;		 /* its workers take CHECKPOINT and RESTORED */
 	const char *unavailable; /* why it can't run on this machine; NULL: it can */
 };
 

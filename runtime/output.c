@@ -46,33 +46,46 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	read_some(poll->data);
 }
 
-int nest_output_open(uv_loop_t *loop, struct nest_wire *wire,
+int nest_output_adopt(uv_loop_t *loop, struct nest_wire *wire,
 	void (*bytes)(void *arg, int stream, const char *bytes, size_t n), void *arg, int stream,
-	struct nest_output **ret, int *ret_fd, struct nest_err *err)
+	int fd, struct nest_output **ret, struct nest_err *err)
 {
 	nest_autofree struct nest_output *output = calloc(1, sizeof(*output));
-	nest_autoclose int theirs = -1;
-	nest_autoclose int ours = -1;
-	int fds[2], r;
+	int r;
 
 	if (!output)
 		return nest_err_set(err, -ENOMEM, "open a worker's output");
-	r = nest_fd_pipe(0, fds, err);
-	if (r < 0)
-		return r;
-	ours = fds[0];
-	theirs = fds[1];
-	r = uv_poll_init(loop, &output->poll, ours); /* makes it non-blocking: our end only */
+	r = uv_poll_init(loop, &output->poll, fd); /* makes it non-blocking: our end only */
 	if (r < 0)
 		return nest_err_set(err, r, "watch a worker's output");
 	output->poll.data = output;
 	output->wire = wire;
-	output->fd = nest_take_fd(ours);
+	output->fd = fd;
 	output->stream = stream;
 	output->bytes = bytes;
 	output->arg = arg;
 	uv_poll_start(&output->poll, UV_READABLE, on_poll);
 	*ret = nest_take_ptr(output);
+	return 0;
+}
+
+int nest_output_open(uv_loop_t *loop, struct nest_wire *wire,
+	void (*bytes)(void *arg, int stream, const char *bytes, size_t n), void *arg, int stream,
+	struct nest_output **ret, int *ret_fd, struct nest_err *err)
+{
+	nest_autoclose int theirs = -1;
+	nest_autoclose int ours = -1;
+	int fds[2], r;
+
+	r = nest_fd_pipe(0, fds, err);
+	if (r < 0)
+		return r;
+	ours = fds[0];
+	theirs = fds[1];
+	r = nest_output_adopt(loop, wire, bytes, arg, stream, ours, ret, err);
+	if (r < 0)
+		return r;
+	(void)nest_take_fd(ours);
 	*ret_fd = nest_take_fd(theirs);
 	return 0;
 }

@@ -21,6 +21,11 @@ int nest_output_open(uv_loop_t *loop, struct nest_wire *wire,
 	void (*bytes)(void *arg, int stream, const char *bytes, size_t n), void *arg, int stream,
 	struct nest_output **ret, int *ret_fd, struct nest_err *err);
 
+/* The same with the read end @fd of a pipe that stands already; takes it on success. */
+int nest_output_adopt(uv_loop_t *loop, struct nest_wire *wire,
+	void (*bytes)(void *arg, int stream, const char *bytes, size_t n), void *arg, int stream,
+	int fd, struct nest_output **ret, struct nest_err *err);
+
 /* Reads what a process that is gone has left in the pipe. */
 void nest_output_finish(struct nest_output *output);
 

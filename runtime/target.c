@@ -13,6 +13,8 @@
 #include "base/json.h"
 #include "loader/loader.h"
 #include "runtime/dispatch.h"
+#include "runtime/freezer.h"
+#include "runtime/frozen_key.h"
 #include "runtime/funclog.h"
 #include "runtime/function.h"
 #include "runtime/manifest.h"
@@ -27,6 +29,8 @@ struct nest_target {
 	struct nest_mount *mount; /* of the tree, if it is an image */
 	struct nest_manifest_command *command;
 	char *init;
+	char *frozen_init; /* of the worker that its snapshot is made of */
+	struct nest_frozen *frozen;
 	struct nest_worker_plan plan;
 	struct nest_tally tally;
 };
@@ -57,8 +61,8 @@ static const char *const interface_names[] = {
 };
 
 /* INIT's payload (docs/worker-protocol.md). */
-static char *init_json(
-	const struct nest_function_spec *spec, const struct nest_manifest_values *values)
+static char *init_json(const struct nest_function_spec *spec,
+	const struct nest_manifest_values *values, bool snapshot)
 {
 	nest_autojson cJSON *init = cJSON_CreateObject();
 
@@ -70,6 +74,8 @@ static char *init_json(
 		!cJSON_AddNumberToObject(init, "timeoutMs", spec->timeout_ms) ||
 		!cJSON_AddNumberToObject(init, "concurrency", values->concurrency) ||
 		!cJSON_AddNumberToObject(init, "initTimeoutMs", spec->init_timeout_ms))
+		return NULL;
+	if (snapshot && !cJSON_AddTrueToObject(init, "snapshot"))
 		return NULL;
 	return cJSON_PrintUnformatted(init);
 }
@@ -127,16 +133,42 @@ static int make_plan(
 	r = nest_manifest_expand(manifest, &values, target->spec->env, env, &target->command, err);
 	if (r < 0)
 		return r;
-	target->init = init_json(target->spec, &values);
+	target->init = init_json(target->spec, &values, false);
+	if (manifest->snapshots && !target->spec->snapshot_off)
+		target->frozen_init = init_json(target->spec, &values, true);
 	if (!target->init)
 		return nest_err_set(err, -ENOMEM, "write INIT");
 	target->plan.argv = target->command->argv;
 	target->plan.envp = target->command->envp;
 	target->plan.init = target->init;
 	target->plan.init_len = (uint32_t)strlen(target->init);
+	target->plan.mapped = manifest->memory != 0;
 	target->plan.concurrency = values.concurrency;
 	target->plan.memory_bytes = values.memory_bytes;
 	return open_code(target, err);
+}
+
+/* A function that can't be frozen is served all the same. */
+static void make_frozen(struct nest_target *target, struct nest_services *services)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	char key[NEST_SNAPSHOT_KEY_CHARS + 1];
+	int r;
+
+	if (!services->freezer || !target->frozen_init)
+		return;
+	r = nest_frozen_key_make(&target->plan, nest_tree_digest(target->tree), target->frozen_init,
+		services->config->runtimes_dir, key, &err);
+	if (r == 0 && nest_frozen_new(services->freezer, target->dispatch, &target->plan, key,
+			      target->frozen_init, &target->frozen) < 0)
+		r = nest_err_set(&err, -ENOMEM, "prepare a snapshot");
+	if (r < 0) {
+		nest_services_event(services, NEST_LOG_WARN, "no snapshot of function '%s': %s",
+			target->spec->name, nest_err_text(&err));
+		return;
+	}
+	target->plan.frozen = target->frozen;
+	nest_frozen_want(target->frozen);
 }
 
 int nest_target_new(struct nest_services *services, const struct nest_manifests *manifests,
@@ -170,6 +202,7 @@ int nest_target_new(struct nest_services *services, const struct nest_manifests 
 		nest_target_free(target);
 		return r;
 	}
+	make_frozen(target, services);
 	*ret = target;
 	return 0;
 }
@@ -178,11 +211,13 @@ void nest_target_free(struct nest_target *target)
 {
 	if (!target)
 		return;
+	nest_frozen_free(target->frozen);
 	nest_dispatch_free(target->dispatch);
 	nest_cleanup_close(&target->plan.code_fd);
 	nest_mounts_put(target->mount);
 	nest_tree_unref(target->tree);
 	cJSON_free(target->init);
+	cJSON_free(target->frozen_init);
 	free(target->command);
 	nest_function_free(target->spec);
 	free(target);
@@ -213,4 +248,18 @@ void nest_target_stats(const struct nest_target *target, struct nest_target_stat
 	memcpy(ret->restarts_total, tally->restarts_total, sizeof(ret->restarts_total));
 	memcpy(ret->last_failure, tally->last_failure, sizeof(ret->last_failure));
 	nest_dispatch_stats(target->dispatch, ret);
+	ret->snapshot.state = "off";
+	if (target->frozen)
+		nest_frozen_view(target->frozen, &ret->snapshot);
+}
+
+void nest_target_end(struct nest_target *target)
+{
+	if (target->frozen)
+		nest_frozen_end(target->frozen);
+}
+
+struct nest_frozen *nest_target_frozen(const struct nest_target *target)
+{
+	return target->frozen;
 }

@@ -9,6 +9,7 @@
 
 struct nest_dispatch;
 struct nest_err;
+struct nest_frozen;
 struct nest_funclog;
 struct nest_function_spec;
 struct nest_manifests;
@@ -32,6 +33,12 @@ void nest_target_free(struct nest_target *target);
 
 /* Where its calls go. */
 struct nest_dispatch *nest_target_dispatch(const struct nest_target *target);
+
+/* It is being removed: what its snapshot is or would be goes. */
+void nest_target_end(struct nest_target *target);
+
+/* What it has in the way of a snapshot; NULL: nothing, it is off. */
+struct nest_frozen *nest_target_frozen(const struct nest_target *target);
 
 /* Fills all of @ret but for live. */
 void nest_target_stats(const struct nest_target *target, struct nest_target_stats *ret);

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "runtime/call_impl.h"
 #include "runtime/channel.h"
+#include "runtime/freezer.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/output.h"
@@ -52,12 +53,37 @@ static void close_handles(struct nest_worker *worker)
 	}
 }
 
+/* A clone that never became ready is its snapshot's failure, not the function's. */
+static bool is_failed_clone(const struct nest_worker *worker)
+{
+	return worker->clone && !worker->ready_us;
+}
+
+static enum nest_snapshot_failure clone_cause(const struct nest_worker_end *end)
+{
+	if (end->error_json)
+		return NEST_SNAPSHOT_FAILURE_HOOK;
+	if (end->code == -ENOENT)
+		return NEST_SNAPSHOT_FAILURE_MISSING;
+	if (end->code == -EBADMSG)
+		return NEST_SNAPSHOT_FAILURE_DAMAGED;
+	return end->code == -ETIMEDOUT ? NEST_SNAPSHOT_FAILURE_TIMEOUT
+				       : NEST_SNAPSHOT_FAILURE_RESTORE;
+}
+
 void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *end)
 {
+	struct nest_worker_end told = *end;
+
 	if (worker->ended)
 		return;
 	worker->ended = true;
-	worker->events->ended(worker->arg, worker, end);
+	if (is_failed_clone(worker) && !told.was_ready) {
+		told.clone_failed = true;
+		nest_frozen_failed(worker->plan->frozen, clone_cause(end),
+			end->detail && *end->detail ? end->detail : end->message);
+	}
+	worker->events->ended(worker->arg, worker, &told);
 }
 
 /* ---- death ---- */
@@ -104,6 +130,8 @@ void nest_worker_report(struct nest_worker *worker, const char *message, const c
 		.level = "error",
 	};
 
+	if (is_failed_clone(worker) || worker->plan->to_freeze)
+		return; /* told once, as its snapshot's failure */
 	nest_funclog_write(worker->plan->log, &origin, message, strlen(message));
 	nest_services_event(worker->services, NEST_LOG_WARN, "%s%s%s (worker %llu, pid %d)",
 		message, *detail ? ": " : "", detail, (unsigned long long)worker->id,
@@ -118,6 +146,12 @@ static void kill_now(struct nest_worker *worker)
 		nest_cell_kill(worker->cell);
 }
 
+void nest_worker_count_restart(struct nest_worker *worker, enum nest_restart_cause cause)
+{
+	if (!is_failed_clone(worker))
+		worker->plan->tally->restarts_total[cause]++;
+}
+
 void nest_worker_doom(
 	struct nest_worker *worker, enum nest_restart_cause cause, const char *message)
 {
@@ -127,12 +161,13 @@ void nest_worker_doom(
 		.kind = NEST_FAILURE_INIT,
 		.final = true,
 		.message = message,
+		.code = cause == NEST_RESTART_INIT ? -ETIMEDOUT : 0,
 	};
 
 	if (worker->stage == NEST_WORKER_STAGE_DYING)
 		return;
 	kill_now(worker);
-	worker->plan->tally->restarts_total[cause]++;
+	nest_worker_count_restart(worker, cause);
 	nest_worker_report(worker, message, "the worker is killed");
 	nest_worker_end(worker, &end);
 	nest_worker_fail_open(worker, NEST_FAILURE_CRASHED, message);
@@ -186,6 +221,7 @@ static void on_channel_gone(void *arg, int code, const struct nest_err *why)
 struct cause {
 	enum nest_restart_cause restart;
 	enum nest_failure_kind kind;
+	int code; /* of a cell that never ran */
 	char text[128];
 	const char *detail; /* for the operator's eyes only */
 };
@@ -198,6 +234,7 @@ static void name_cause(
 	ret->restart = NEST_RESTART_EXIT;
 	ret->kind = NEST_FAILURE_CRASHED;
 	ret->detail = "";
+	ret->code = 0;
 	switch (how->cause) {
 	case NEST_CELL_EXITED:
 		snprintf(ret->text, sizeof(ret->text), "exited with code %d", how->status);
@@ -226,6 +263,7 @@ static void name_cause(
 		ret->kind = NEST_FAILURE_UNAVAILABLE;
 		snprintf(ret->text, sizeof(ret->text), "could not be started");
 		ret->detail = nest_err_text(how->err);
+		ret->code = how->err ? how->err->code : 0;
 		break;
 	}
 }
@@ -237,11 +275,12 @@ static void end_start(struct nest_worker *worker, const struct cause *cause)
 		.kind = cause->kind == NEST_FAILURE_CRASHED ? NEST_FAILURE_INIT : cause->kind,
 		.message = message,
 		.detail = cause->detail,
+		.code = cause->code,
 	};
 
 	snprintf(message, sizeof(message), "function '%s' %s%s", worker->plan->spec->name,
 		cause->text, worker->pid ? " before it was ready" : "");
-	worker->plan->tally->restarts_total[cause->restart]++;
+	nest_worker_count_restart(worker, cause->restart);
 	nest_worker_report(worker, message, cause->detail);
 	nest_worker_end(worker, &end);
 }
@@ -275,6 +314,8 @@ static void end_ready(
 /* What the process wrote before it ended is still to be read, its answers above all. */
 static void read_the_rest(struct nest_worker *worker)
 {
+	if (!worker->channel)
+		return; /* no cell was found for it */
 	nest_channel_finish(worker->channel);
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(worker->outputs); i++) {
 		struct nest_funclog_origin origin = {
@@ -283,6 +324,8 @@ static void read_the_rest(struct nest_worker *worker)
 			.stream = (int)i + 1,
 		};
 
+		if (!worker->outputs[i])
+			continue;
 		nest_output_finish(worker->outputs[i]);
 		nest_funclog_pipe_done(worker->plan->log, &worker->pipes[i], &origin);
 	}
@@ -320,6 +363,8 @@ static void on_started(struct nest_cell *cell, pid_t pid, void *arg)
 
 	(void)cell;
 	worker->pid = pid;
+	if (worker->clone)
+		nest_worker_restored(worker);
 }
 
 static void on_init_overdue(void *arg)
@@ -327,8 +372,9 @@ static void on_init_overdue(void *arg)
 	struct nest_worker *worker = arg;
 	char message[256];
 
-	snprintf(message, sizeof(message), "function '%s' was not ready within %u ms",
-		worker->plan->spec->name, worker->plan->spec->init_timeout_ms);
+	snprintf(message, sizeof(message), "function '%s' was not ready within %llu ms",
+		worker->plan->spec->name,
+		(unsigned long long)(worker->stage_deadline.at_us - worker->start_us + 500) / 1000);
 	nest_worker_doom(worker, NEST_RESTART_INIT, message);
 }
 
@@ -365,6 +411,18 @@ static void close_ends(struct ends *ends)
 	nest_cleanup_close(&ends->outputs[1]);
 }
 
+int nest_worker_open_channel(struct nest_worker *worker, int fd, struct nest_err *err)
+{
+	int r = nest_channel_open(
+		worker->services->wire, fd, &channel_events, worker, &worker->channel, err);
+
+	if (r < 0)
+		return r;
+	worker->open_handles++;
+	worker->streams.channel = worker->channel;
+	return 0;
+}
+
 static int open_channel(struct nest_worker *worker, struct ends *ends, struct nest_err *err)
 {
 	int fds[2], r;
@@ -373,15 +431,10 @@ static int open_channel(struct nest_worker *worker, struct ends *ends, struct ne
 	if (r < 0)
 		return r;
 	ends->channel = fds[1];
-	r = nest_channel_open(
-		worker->services->wire, fds[0], &channel_events, worker, &worker->channel, err);
-	if (r < 0) {
+	r = nest_worker_open_channel(worker, fds[0], err);
+	if (r < 0)
 		close(fds[0]);
-		return r;
-	}
-	worker->open_handles++;
-	worker->streams.channel = worker->channel;
-	return 0;
+	return r;
 }
 
 static int open_ends(struct nest_worker *worker, struct ends *ends, struct nest_err *err)
@@ -397,13 +450,20 @@ static int open_ends(struct nest_worker *worker, struct ends *ends, struct nest_
 	return r;
 }
 
-static int start_cell(struct nest_worker *worker, const struct ends *ends, struct nest_err *err)
+/* A host name has no underscore and at most 63 characters. */
+static void name_host(
+	const struct nest_function_spec *spec, char ret[static NEST_FUNCTION_NAME_MAX])
 {
-	const struct nest_worker_plan *plan = worker->plan;
+	snprintf(ret, NEST_FUNCTION_NAME_MAX, "%s", spec->name);
+	for (char *c = ret; *c; c++)
+		*c = *c == '_' ? '-' : *c;
+}
+
+static void describe_cell(const struct nest_worker_plan *plan, struct nest_cell_spec *ret)
+{
 	const struct nest_function_spec *spec = plan->spec;
-	char hostname[NEST_FUNCTION_NAME_MAX];
-	struct nest_cell_spec cell = {
-		.hostname = hostname,
+
+	*ret = (struct nest_cell_spec){
 		.network = spec->network_none ? NEST_CELL_NETWORK_NONE : NEST_CELL_NETWORK_POD,
 		.uid = plan->uid,
 		.memory_bytes = plan->memory_bytes,
@@ -412,19 +472,13 @@ static int start_cell(struct nest_worker *worker, const struct ends *ends, struc
 		.cpu_milli = spec->cpu_milli,
 		.nofile = spec->nofile,
 		.code_fd = plan->code_fd,
-		.channel_fd = ends->channel,
-		.stdout_fd = ends->outputs[0],
-		.stderr_fd = ends->outputs[1],
+		.channel_fd = -1,
+		.stdout_fd = -1,
+		.stderr_fd = -1,
+		.snapshot = plan->to_freeze,
 		.argv = plan->argv,
 		.envp = plan->envp,
 	};
-
-	/* A host name has no underscore and at most 63 characters. */
-	snprintf(hostname, sizeof(hostname), "%s", spec->name);
-	for (char *c = hostname; *c; c++)
-		*c = *c == '_' ? '-' : *c;
-	return nest_cell_start(
-		worker->services->sandbox, &cell, &cell_events, worker, &worker->cell, err);
 }
 
 static int send_init(struct nest_worker *worker)
@@ -438,18 +492,49 @@ static int send_init(struct nest_worker *worker)
 	return r;
 }
 
-static int bring_up(struct nest_worker *worker, struct nest_err *err)
+static int start_plainly(
+	struct nest_worker *worker, struct nest_cell_spec *cell, struct nest_err *err)
 {
 	struct ends ends = { .channel = -1, .outputs = { -1, -1 } };
 	int r = open_ends(worker, &ends, err);
 
 	if (r == 0 && send_init(worker) < 0)
 		r = nest_err_set(err, -ENOMEM, "send a worker its INIT");
+	cell->channel_fd = ends.channel;
+	cell->stdout_fd = ends.outputs[0];
+	cell->stderr_fd = ends.outputs[1];
 	if (r == 0)
-		r = start_cell(worker, &ends, err);
+		r = nest_cell_start(
+			worker->services->sandbox, cell, &cell_events, worker, &worker->cell, err);
 	close_ends(&ends);
+	return r;
+}
+
+/* The ladder: a clone where there is a snapshot, else a plain start. */
+static int bring_up(struct nest_worker *worker, struct nest_err *err)
+{
+	const struct nest_worker_plan *plan = worker->plan;
+	const char *key = plan->frozen ? nest_frozen_next(plan->frozen) : NULL;
+	char hostname[NEST_FUNCTION_NAME_MAX];
+	struct nest_cell_spec cell;
+	int r = -ENOENT;
+
+	name_host(plan->spec, hostname);
+	describe_cell(plan, &cell);
+	cell.hostname = hostname;
+	if (key) {
+		r = nest_worker_restore(worker, &cell, &cell_events, key, err);
+		if (r < 0 && r != -EAGAIN) {
+			nest_frozen_failed(
+				plan->frozen, NEST_SNAPSHOT_FAILURE_RESTORE, nest_err_text(err));
+			nest_frozen_next(plan->frozen); /* this start is the plain one */
+			key = NULL;
+		}
+	}
+	if (!key)
+		r = start_plainly(worker, &cell, err);
 	if (r < 0)
-		nest_err_wrap(err, "start a worker of function '%s'", worker->plan->spec->name);
+		nest_err_wrap(err, "start a worker of function '%s'", plan->spec->name);
 	return r;
 }
 
@@ -489,7 +574,9 @@ int nest_worker_start(struct nest_services *services, const struct nest_worker_p
 	worker->stage_deadline.cb = on_init_overdue;
 	worker->stage_deadline.arg = worker;
 	nest_deadlines_set(services->deadlines, &worker->stage_deadline,
-		worker->start_us + plan->spec->init_timeout_ms * 1000ull);
+		worker->start_us + (worker->clone ? services->config->restore_timeout_ms
+						  : plan->spec->init_timeout_ms) *
+					   1000ull);
 	*ret = worker;
 	return 0;
 }

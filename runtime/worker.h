@@ -11,6 +11,7 @@
 
 struct nest_call;
 struct nest_err;
+struct nest_frozen;
 struct nest_funclog;
 struct nest_function_spec;
 struct nest_services;
@@ -31,6 +32,9 @@ struct nest_worker_plan {
 	uint64_t memory_bytes;
 	struct nest_funclog *log;
 	struct nest_tally *tally;
+	bool mapped;		    /* its clones map their memory from the snapshot */
+	bool to_freeze;		    /* its worker will be frozen */
+	struct nest_frozen *frozen; /* what workers may be restored from; NULL: nothing */
 };
 
 /*
@@ -49,9 +53,11 @@ struct nest_worker;
 /* Why a worker takes no more requests. */
 struct nest_worker_end {
 	bool was_ready;
-	bool barren; /* it was ready, but died before it was given a request */
+	bool barren;	   /* it was ready, but died before it was given a request */
+	bool clone_failed; /* a restore failed: another start is a plain one */
 	/* of a start that failed: */
 	enum nest_failure_kind kind;
+	int code;   /* -errno of a cell that never ran; -ETIMEDOUT: not in time; 0: no more known */
 	bool final; /* another try would end the same way */
 	const char *message;
 	const char *detail; /* what only the operator may know; NULL: nothing more */
@@ -70,6 +76,8 @@ struct nest_worker_events {
 	void (*ended)(void *arg, struct nest_worker *worker, const struct nest_worker_end *end);
 	/* A request that it was given but never began: back to the queue. */
 	void (*unbegun)(void *arg, struct nest_call *call);
+	/* It has come to rest after nest_worker_checkpoint(). May be NULL. */
+	void (*rested)(void *arg, struct nest_worker *worker);
 	/* Its cell is gone, and it is freed. */
 	void (*gone)(void *arg, struct nest_worker *worker);
 };
@@ -94,6 +102,16 @@ enum nest_worker_state nest_worker_state(const struct nest_worker *worker);
 /* When it became ready, and when it last became idle; 0: not yet. */
 uint64_t nest_worker_ready_us(const struct nest_worker *worker);
 uint64_t nest_worker_idle_since_us(const struct nest_worker *worker);
+
+/* Has it, READY and without requests, come to rest to be frozen; rested follows. -errno: not asked. */
+int nest_worker_checkpoint(struct nest_worker *worker);
+
+/*
+ * Freezes it, at rest, into snapshot @key. @cb is called once, unless it ends before; with @why
+ * NULL it is on its way out, else it is the caller's to kill.
+ */
+int nest_worker_dump(struct nest_worker *worker, const char *key,
+	void (*cb)(void *arg, uint64_t bytes, const struct nest_err *why));
 
 /* Gives it @call (there is a free slot), to end before @run_until_us. -errno: it was not given. */
 int nest_worker_give(struct nest_worker *worker, struct nest_call *call, uint64_t run_until_us,

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "runtime/call_impl.h"
+#include "runtime/freezer.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/services.h"
@@ -40,6 +41,8 @@ static int on_ready(struct nest_worker *worker, struct nest_err *err)
 	worker->stage = NEST_WORKER_STAGE_READY;
 	worker->ready_us = nest_clock_mono_us();
 	worker->plan->tally->cold_starts_total++;
+	if (worker->clone)
+		nest_frozen_restored(worker->plan->frozen, worker->ready_us - worker->start_us);
 	nest_latency_observe(&worker->plan->tally->cold_start, worker->ready_us - worker->start_us);
 	nest_worker_watch(worker);
 	worker->events->ready(worker->arg, worker);
@@ -75,12 +78,15 @@ static int on_start_error(
 		.error_json_len = frame->length,
 	};
 
-	if (worker->stage != NEST_WORKER_STAGE_STARTING)
+	if (worker->stage != NEST_WORKER_STAGE_STARTING &&
+		worker->stage != NEST_WORKER_STAGE_RESTING)
 		return nest_err_say(err, -EPROTO, "it sent ERROR on stream 0 after READY");
 	snprintf(message, sizeof(message), "function '%s' could not be initialised",
 		worker->plan->spec->name);
-	worker->plan->tally->restarts_total[NEST_RESTART_INIT]++;
+	nest_worker_count_restart(worker, NEST_RESTART_INIT);
 	describe_error(frame, detail, sizeof(detail));
+	if (worker->clone || worker->plan->to_freeze)
+		end.detail = detail;
 	nest_worker_report(worker, message, detail);
 	nest_worker_await_exit(worker);
 	nest_worker_end(worker, &end);
@@ -137,6 +143,8 @@ static int act(struct nest_worker *worker, const struct nest_frame *frame,
 		return on_hello(worker, frame, err);
 	case NEST_FRAME_READY:
 		return on_ready(worker, err);
+	case NEST_FRAME_CHECKPOINT:
+		return nest_worker_on_checkpoint(worker, err);
 	case NEST_FRAME_LOG:
 		return on_log(worker, frame, err);
 	case NEST_FRAME_PONG:

@@ -17,6 +17,7 @@ struct nest_output;
 enum nest_worker_stage {
 	NEST_WORKER_STAGE_STARTING,
 	NEST_WORKER_STAGE_READY,
+	NEST_WORKER_STAGE_RESTING, /* CHECKPOINT was sent */
 	NEST_WORKER_STAGE_LEAVING,
 	NEST_WORKER_STAGE_DYING,
 };
@@ -49,6 +50,7 @@ struct nest_worker {
 	struct nest_deadline ping_deadline;
 	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
 
+	bool clone;   /* it is restored, not started */
 	bool greeted; /* HELLO came */
 	bool leave_when_idle;
 	bool leaving; /* it was sent DRAIN */
@@ -61,11 +63,15 @@ struct nest_worker {
 	uint64_t cpu_us;
 	void (*measured)(void *arg);
 	void *measured_arg;
+	void (*dumped)(void *arg, uint64_t bytes, const struct nest_err *why);
 };
 
 /* Kills @worker for @cause; a start fails with it, what is open fails, and the operator is told. */
 void nest_worker_doom(
 	struct nest_worker *worker, enum nest_restart_cause cause, const char *message);
+
+/* Counts the end of @worker for @cause, unless it is a failed restore's. */
+void nest_worker_count_restart(struct nest_worker *worker, enum nest_restart_cause cause);
 
 /* Tells what happened to @worker in the function's log, and, with @detail, to the operator. */
 void nest_worker_report(struct nest_worker *worker, const char *message, const char *detail);
@@ -94,6 +100,22 @@ void nest_worker_output(struct nest_worker *worker, int stream, const char *byte
 
 /* Starts to look after its health, once it is ready. */
 void nest_worker_watch(struct nest_worker *worker);
+
+/*
+ * Starts it as a clone of snapshot @key in a cell as @cell says; its channel and outputs come with
+ * the cell.
+ */
+int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec *cell,
+	const struct nest_cell_events *events, const char *key, struct nest_err *err);
+
+/* The restore is done, and the clone runs. */
+void nest_worker_restored(struct nest_worker *worker);
+
+/* CHECKPOINT came from it. */
+int nest_worker_on_checkpoint(struct nest_worker *worker, struct nest_err *err);
+
+/* Opens the channel on @fd, which is taken on success. */
+int nest_worker_open_channel(struct nest_worker *worker, int fd, struct nest_err *err);
 
 /* Sends a PING unless one is unanswered. */
 void nest_worker_ping(struct nest_worker *worker);

@@ -83,10 +83,11 @@ static void fill_numbers(struct nest_message_start *start, const struct nest_cel
 	start->pids = spec->pids;
 	start->cpu_milli = spec->cpu_milli;
 	start->nofile = spec->nofile;
+	start->snapshot = spec->snapshot;
 }
 
 static int build_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
-	struct nest_buf *ret, struct nest_err *err)
+	const char *key, struct nest_buf *ret, struct nest_err *err)
 {
 	struct nest_message_start start = { .argc = 0 };
 	struct nest_message_start *whole;
@@ -107,7 +108,10 @@ static int build_start(struct nest_sandbox *sandbox, const struct nest_cell_spec
 	fill_numbers(&start, spec);
 	start.strings_bytes = (uint32_t)(len - sizeof(start));
 	memcpy(start.hostname, spec->hostname, strlen(spec->hostname));
-	nest_message_begin(&start.head, NEST_MESSAGE_START, len, sandbox->next_id + 1);
+	if (key)
+		memcpy(start.key, key, NEST_MESSAGE_KEY_CHARS);
+	nest_message_begin(&start.head, key ? NEST_MESSAGE_RESTORE : NEST_MESSAGE_START, len,
+		sandbox->next_id + 1);
 	memcpy(nest_buf_bytes(ret), &start, sizeof(start));
 	whole = (struct nest_message_start *)nest_buf_bytes(ret);
 	return nest_message_check_start(whole, len, &sandbox->terms->uids, err);
@@ -144,6 +148,13 @@ int nest_cell_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 	const struct nest_cell_events *events, void *arg, struct nest_cell **ret,
 	struct nest_err *err)
 {
+	return nest_cell_begin(sandbox, spec, NULL, events, arg, ret, err);
+}
+
+int nest_cell_begin(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
+	const char *key, const struct nest_cell_events *events, void *arg, struct nest_cell **ret,
+	struct nest_err *err)
+{
 	int fds[NEST_MESSAGE_FD_COUNT] = {
 		[NEST_MESSAGE_FD_CODE] = spec->code_fd,
 		[NEST_MESSAGE_FD_CHANNEL] = spec->channel_fd,
@@ -158,11 +169,11 @@ int nest_cell_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 		r = nest_err_say(
 			err, -EAGAIN, "all %u cells are in use", sandbox->terms->max_cells);
 	if (r == 0)
-		r = build_start(sandbox, spec, &message, err);
+		r = build_start(sandbox, spec, key, &message, err);
 	if (r == 0) {
 		cell = add_cell(sandbox, events, arg);
 		r = cell ? nest_client_send(sandbox, nest_buf_bytes(&message), fds,
-				   NEST_MESSAGE_FD_COUNT, err)
+				   key ? 1 : NEST_MESSAGE_FD_COUNT, err)
 			 : nest_err_set(err, -ENOMEM, "start a cell");
 	}
 	nest_buf_done(&message);

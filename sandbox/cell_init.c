@@ -23,6 +23,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "sandbox/cell_restore.h"
 #include "sandbox/cell_step.h"
 #include "sandbox/cell_worker.h"
 #include "sandbox/descend.h"
@@ -98,12 +99,18 @@ static void receive_start(struct nest_cell_step_context *context)
 {
 	struct nest_cell_init *init = context->init;
 	size_t nfds = 0;
+	size_t wanted;
 	ssize_t n = nest_fd_recv(init->control, init->message, sizeof(*init->message), context->fds,
-		NEST_MESSAGE_FD_COUNT, &nfds);
+		NEST_MESSAGE_FD_MOST, &nfds);
 
-	if (n <= 0 || nfds != NEST_MESSAGE_FD_COUNT)
+	if (n <= 0)
 		end_cell(init);
 	context->start = &init->message->start;
+	wanted = context->start->snapshot ? NEST_MESSAGE_FD_MOST : NEST_MESSAGE_FD_COUNT;
+	if (context->start->head.type == NEST_MESSAGE_RESTORE)
+		wanted = NEST_MESSAGE_FD_RESTORE_COUNT;
+	if (nfds != wanted)
+		end_cell(init);
 }
 
 /* Points at the strings of the START: argv, NULL, envp, NULL. */
@@ -143,7 +150,7 @@ static pid_t fork_worker(
 		return r;
 	point_words(context->init);
 	context->report = report[1];
-	pid = fork();
+	pid = _Fork(); /* no handler of the agent's libraries shall run */
 	if (pid == 0)
 		become_worker(context);
 	close(report[1]);
@@ -157,6 +164,22 @@ static pid_t fork_worker(
 			close(nest_take_fd(context->fds[i]));
 	*ret_report = report[0];
 	return pid;
+}
+
+static pid_t begin_worker(
+	struct nest_cell_step_context *context, int *ret_report, struct nest_err *err)
+{
+	pid_t r;
+
+	if (context->start->head.type == NEST_MESSAGE_RESTORE)
+		return nest_cell_restore_run(context, err);
+	if (context->start->snapshot) {
+		r = nest_cell_restore_await_dump(context, err);
+		if (r < 0)
+			return r;
+	}
+	nest_cell_restore_dismiss(context->init);
+	return fork_worker(context, ret_report, err);
 }
 
 /*
@@ -247,7 +270,7 @@ static int open_children(struct nest_err *err)
 
 _Noreturn void nest_cell_init_run(struct nest_cell_init *init)
 {
-	struct nest_cell_step_context context = { .init = init, .fds = { -1, -1, -1, -1 } };
+	struct nest_cell_step_context context = { .init = init, .fds = { -1, -1, -1, -1, -1 } };
 	struct nest_err err = NEST_ERR_INIT;
 	int report = -1;
 	int children;
@@ -263,11 +286,11 @@ _Noreturn void nest_cell_init_run(struct nest_cell_init *init)
 	receive_start(&context);
 	if (nest_cell_step_run(nest_cell_step_dress, nest_cell_step_dress_n, &context, &err) < 0)
 		fail(init, &err);
-	worker = fork_worker(&context, &report, &err);
+	worker = begin_worker(&context, &report, &err);
 	if (worker < 0)
 		fail(init, &err);
 	tell_worker(init, worker);
-	if (retire(init, &err) < 0 || await_program(report, &err) < 0)
+	if (retire(init, &err) < 0 || (report >= 0 && await_program(report, &err) < 0))
 		fail(init, &err);
 	tell(init, NEST_MESSAGE_RUNNING);
 	reap(init, worker);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "sandbox/criu_rpc.h"
 #include "sandbox/message.h"
 
 struct nest_cgroup;
@@ -20,6 +21,12 @@ struct nest_cell_init {
 	const struct nest_cgroup *cgroup;
 	const struct nest_seccomp *seccomp; /* NULL: none */
 	union nest_message *message;	    /* room for its START */
+	/* for snapshots */
+	const struct nest_criu_rpc_program *criu; /* NULL: none */
+	int wires[NEST_CRIU_RPC_WIRES];		  /* a clone's ends; -1 once passed on */
+	pid_t restorer;				  /* 0: none */
+	int restorer_sock;
+	int last_pid; /* of the cell's pid namespace; -1: not to be set */
 };
 
 /*

@@ -2,6 +2,7 @@
 #include "sandbox/cell_step.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <signal.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "sandbox/cell_restore.h"
 #include "sandbox/cgroup.h"
 #include "sandbox/footing.h"
 #include "sandbox/landlock.h"
@@ -71,10 +73,19 @@ static int join_cgroup(struct nest_cell_step_context *context, struct nest_err *
  */
 static int close_inherited(struct nest_cell_step_context *context, struct nest_err *err)
 {
+	int *wires = context->init->wires;
+	unsigned first = 1;
+
 	if (context->init->control != 0 && dup3(context->init->control, 0, O_CLOEXEC) < 0)
 		return nest_err_set(err, -errno, "move the control socket");
 	context->init->control = 0;
-	if (close_range(1, ~0u, 0) < 0)
+	/* the spawner's own are 0 to 3, so the wires lie above the places that they get here */
+	for (int i = 0; context->init->criu && i < NEST_CRIU_RPC_WIRES; i++, first++) {
+		if (dup3(wires[i], (int)first, O_CLOEXEC) < 0)
+			return nest_err_set(err, -errno, "move a wire");
+		wires[i] = (int)first;
+	}
+	if (close_range(first, ~0u, 0) < 0)
 		return nest_err_set(err, -errno, "close what was inherited");
 	return 0;
 }
@@ -95,10 +106,15 @@ static int bring_lo_up(struct nest_cell_step_context *context, struct nest_err *
 	return 0;
 }
 
+/* The one file of /proc/sys that PID 1 needs is opened before all of it becomes read-only. */
 static int mount_proc(struct nest_cell_step_context *context, struct nest_err *err)
 {
-	(void)context;
-	return nest_rootfs_mount_proc(err);
+	int r = nest_rootfs_mount_proc(err);
+
+	if (r == 0 && context->init->criu)
+		context->init->last_pid =
+			open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+	return r;
 }
 
 /* Safe: it covers and locks; what is left of /proc is less than before. */
@@ -138,6 +154,7 @@ const struct nest_cell_step nest_cell_step_prepare[] = {
 	{ "mask /proc", NEST_FOOTING_MOUNT | NEST_FOOTING_PID, mask_proc },
 	{ "confine sockets and signals", 0, confine_scope },
 	{ "mount /tmp", NEST_FOOTING_MOUNT, mount_tmp },
+	{ "start the restorer", NEST_FOOTING_MOUNT | NEST_FOOTING_PID, nest_cell_restore_prepare },
 };
 const size_t nest_cell_step_prepare_n = NEST_ARRAY_SIZE(nest_cell_step_prepare);
 

@@ -14,7 +14,7 @@ struct nest_err;
 struct nest_cell_step_context {
 	struct nest_cell_init *init;
 	const struct nest_message_start *start; /* NULL while preparing */
-	int fds[NEST_MESSAGE_FD_COUNT];		/* of the START; -1 once used up */
+	int fds[NEST_MESSAGE_FD_MOST];		/* of the START; -1 once used up */
 	int report;				/* the worker's: closes when its program runs */
 };
 

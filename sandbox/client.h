@@ -13,6 +13,7 @@
 
 #include "sandbox/message.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/snapshot.h"
 
 /* What sandbox.c and cell.c share of the agent's end of the spawner. */
 
@@ -22,6 +23,7 @@ struct nest_sandbox_terms {
 	struct nest_message_range uids;
 	char *runtimes_dir;
 	char missing[NEST_MESSAGE_MISSING_MAX];
+	char no_snapshots[256]; /* why there are none, or "" */
 };
 
 /* A message that the socket had no room for yet, with copies of its descriptors. */
@@ -41,6 +43,10 @@ struct nest_cell {
 	bool kill_asked;
 	void (*measured)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg);
 	void *measured_arg;
+	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg);
+	void (*dumped)(
+		struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg);
+	void *dumped_arg;
 	UT_hash_handle hh;
 };
 
@@ -77,6 +83,9 @@ struct nest_sandbox {
 	uint64_t next_image;
 	struct nest_image *images;
 	struct nest_client_pending *pending;
+	void (*listed)(void *arg, const struct nest_snapshot_view *view);
+	void (*list_done)(void *arg);
+	void *listed_arg;
 };
 
 /*
@@ -104,6 +113,17 @@ void nest_image_end_all(struct nest_sandbox *sandbox, const struct nest_err *why
 
 /* The sandbox goes: images that are still held stand alone. */
 void nest_image_orphan_all(struct nest_sandbox *sandbox);
+/*
+ * Sends the START or RESTORE (when @key) of a new cell; see nest_cell_start() and
+ * nest_snapshot_restore().
+ */
+int nest_cell_begin(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
+	const char *key, const struct nest_cell_events *events, void *arg, struct nest_cell **ret,
+	struct nest_err *err);
+
+/* Handles what the spawner says of snapshots; @fds are taken. 1: it isn't of snapshots. */
+int nest_snapshot_hear(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
+	int *fds, size_t nfds, struct nest_err *err);
 
 /* Takes @cell out of the map, reports its end and frees it. */
 void nest_cell_end(struct nest_cell *cell, const struct nest_cell_exit *how);

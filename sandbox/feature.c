@@ -479,7 +479,7 @@ static void add_capability(
 
 static void add_capabilities(struct table *table)
 {
-	for (const struct nest_privilege *p = nest_privilege_kept(); p->name; p++)
+	for (const struct nest_privilege *p = nest_privilege_kept(false); p->name; p++)
 		/* what net namespaces need is needed by functions with network "none" only */
 		add_capability(table, p->name, p->cap, p->reason, p->cap != CAP_NET_ADMIN);
 	add_capability(

@@ -35,6 +35,7 @@ static const struct field fields[] = {
 	FIELD(pids, 1, 1u << 20),
 	FIELD(cpu_milli, 0, 1u << 20),
 	FIELD(nofile, 16, 1u << 20),
+	FIELD(snapshot, 0, 1),
 	FIELD(argc, 1, NEST_MESSAGE_WORDS_MAX),
 	FIELD(envc, 0, NEST_MESSAGE_WORDS_MAX),
 	FIELD(strings_bytes, 2, NEST_MESSAGE_STRINGS_MAX),
@@ -92,13 +93,24 @@ static int check_strings(const struct nest_message_start *start, struct nest_err
 	return 0;
 }
 
+bool nest_message_check_key(const char *key)
+{
+	return strnlen(key, NEST_MESSAGE_KEY_CHARS + 1) == NEST_MESSAGE_KEY_CHARS &&
+	       strspn(key, "0123456789abcdef") == NEST_MESSAGE_KEY_CHARS;
+}
+
 int nest_message_check_start(const struct nest_message_start *start, size_t n,
 	const struct nest_message_range *uids, struct nest_err *err)
 {
+	bool restore = start->head.type == NEST_MESSAGE_RESTORE;
 	int r;
 
-	if (n < sizeof(*start) || start->head.type != NEST_MESSAGE_START || start->head.size != n)
+	if (n < sizeof(*start) || start->head.size != n ||
+		(!restore && start->head.type != NEST_MESSAGE_START))
 		return nest_err_say(err, -EINVAL, "not a start message");
+	if (restore ? !nest_message_check_key(start->key) : start->key[0] != '\0')
+		return nest_err_say(
+			err, -EINVAL, "the key must be %d hex digits", NEST_MESSAGE_KEY_CHARS);
 	if (start->head.cell == 0)
 		return nest_err_say(err, -EINVAL, "cell number 0");
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(fields); i++) {

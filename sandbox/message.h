@@ -2,6 +2,7 @@
 #ifndef NEST_SANDBOX_MESSAGE_H
 #define NEST_SANDBOX_MESSAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -21,6 +22,10 @@ enum nest_message_type {
 	NEST_MESSAGE_MEASURE,	/* head */
 	NEST_MESSAGE_MOUNT,	/* head, with an image's number instead of a cell's; its file */
 	NEST_MESSAGE_UNMOUNT,	/* head, the same */
+	NEST_MESSAGE_RESTORE,	/* struct nest_message_start with a key; the code's descriptor */
+	NEST_MESSAGE_DUMP,	/* struct nest_message_dump */
+	NEST_MESSAGE_FORGET,	/* struct nest_message_dump; cell 0 */
+	NEST_MESSAGE_LIST,	/* head */
 
 	/* to the agent */
 	NEST_MESSAGE_READY = 16, /* struct nest_message_ready; the first one, exactly once */
@@ -30,6 +35,9 @@ enum nest_message_type {
 	NEST_MESSAGE_POOL,	 /* struct nest_message_pool */
 	NEST_MESSAGE_REFUSED,	 /* struct nest_message_failed: a request that was none */
 	NEST_MESSAGE_MOUNTED,	 /* struct nest_message_failed: code 0 if it is */
+	NEST_MESSAGE_WIRED, /* head, three descriptors in the order of struct nest_snapshot_wires */
+	NEST_MESSAGE_DUMPED,   /* struct nest_message_dumped */
+	NEST_MESSAGE_SNAPSHOT, /* struct nest_message_snapshot; the last of a list has no key */
 
 	/* from a cell's init to the spawner; a START is forwarded to it as it is */
 	NEST_MESSAGE_PREPARED = 32, /* head: waiting for its START */
@@ -46,9 +54,16 @@ enum nest_message_fd {
 	NEST_MESSAGE_FD_STDOUT,
 	NEST_MESSAGE_FD_STDERR,
 	NEST_MESSAGE_FD_COUNT,
+	/* to the init beside a START with @snapshot: the dumper's socket */
+	NEST_MESSAGE_FD_DUMPER = NEST_MESSAGE_FD_COUNT,
+	NEST_MESSAGE_FD_MOST,
+	/* beside a RESTORE: the code, and to the init a detached mount of the snapshot */
+	NEST_MESSAGE_FD_IMAGES = NEST_MESSAGE_FD_CHANNEL,
+	NEST_MESSAGE_FD_RESTORE_COUNT = NEST_MESSAGE_FD_IMAGES + 1,
 };
 
 #define NEST_MESSAGE_HOSTNAME_MAX 63
+#define NEST_MESSAGE_KEY_CHARS 64
 #define NEST_MESSAGE_STRINGS_MAX 65536u /* bytes of argv and envp, NULs counted */
 #define NEST_MESSAGE_WORDS_MAX 4096u	/* of argv and envp together */
 #define NEST_MESSAGE_MISSING_MAX 2048u
@@ -71,15 +86,23 @@ struct nest_message_start {
 	uint32_t argc;
 	uint32_t envc;
 	uint32_t strings_bytes;
+	uint32_t snapshot; /* 1: to be dumped, 0 */
+	uint32_t verify;   /* the spawner's word to the init: digests are to be checked */
+	uint64_t wires[3]; /* the same: inode numbers that the images know */
+	char key[NEST_MESSAGE_KEY_CHARS + 8]; /* "": a plain start; no padding may follow it */
 	char hostname[NEST_MESSAGE_HOSTNAME_MAX + 1];
 	char strings[]; /* argc + envc NUL-terminated strings */
 };
+/* What check_start() measures begins there. */
+_Static_assert(offsetof(struct nest_message_start, strings) == sizeof(struct nest_message_start),
+	"strings follow the whole head");
 
 struct nest_message_ready {
 	struct nest_message_head head;
 	struct nest_err err;			/* code 0: the spawner stands */
 	uint32_t have;				/* enum nest_footing_bit, or-ed */
 	char missing[NEST_MESSAGE_MISSING_MAX]; /* a line for each thing this machine lacks */
+	char no_snapshots[256];			/* why, or "" */
 };
 
 struct nest_message_started {
@@ -102,6 +125,26 @@ struct nest_message_usage {
 	uint64_t memory_peak_bytes;
 	uint64_t cpu_us;
 	uint32_t pids;
+};
+
+struct nest_message_dump {
+	struct nest_message_head head;
+	uint32_t memory; /* enum nest_snapshot_memory */
+	char key[NEST_MESSAGE_KEY_CHARS + 1];
+};
+
+struct nest_message_dumped {
+	struct nest_message_head head;
+	uint64_t bytes;
+	struct nest_err err; /* code 0: the snapshot stands */
+};
+
+struct nest_message_snapshot {
+	struct nest_message_head head;
+	uint64_t bytes;
+	uint64_t made_s;
+	uint32_t memory;
+	char key[NEST_MESSAGE_KEY_CHARS + 1];
 };
 
 struct nest_message_pool {
@@ -128,6 +171,9 @@ union nest_message {
 	struct nest_message_exited exited;
 	struct nest_message_usage usage;
 	struct nest_message_pool pool;
+	struct nest_message_dump dump;
+	struct nest_message_dumped dumped;
+	struct nest_message_snapshot snapshot;
 	struct nest_message_ended ended;
 	struct nest_message_failed failed;
 	char room[sizeof(struct nest_message_start) + NEST_MESSAGE_STRINGS_MAX];
@@ -139,8 +185,11 @@ struct nest_message_range {
 	uint32_t count;
 };
 
+/* Is @key 64 lower-case hex digits and a NUL? Any thread. */
+bool nest_message_check_key(const char *key);
+
 /*
- * Checks every field of a START of @n bytes, without its descriptors: 0, or -EINVAL naming the
+ * Checks every field of a START or RESTORE of @n bytes, without its descriptors: 0, or -EINVAL naming the
  * field and its range. After 0 the strings are all terminated. Any thread.
  */
 int nest_message_check_start(const struct nest_message_start *start, size_t n,

@@ -28,6 +28,25 @@ static const struct nest_privilege kept[] = {
 	{ .name = NULL },
 };
 
+static const struct nest_privilege kept_for_snapshots[] = {
+	KEEP(CAP_SYS_ADMIN, "makes namespaces and mounts, and names a cell's host"),
+	KEEP(CAP_SYS_CHROOT, "enters the agent's mount namespace to clone a code directory"),
+	KEEP(CAP_SETUID, "gives a worker its uid"),
+	KEEP(CAP_SETGID, "gives a worker its gid, and no other groups"),
+	KEEP(CAP_SETPCAP, "empties a worker's bounding set"),
+	KEEP(CAP_KILL, "kills cells, which run as other users"),
+	KEEP(CAP_NET_ADMIN, "brings lo up in a network namespace of a cell's own"),
+	KEEP(CAP_DAC_OVERRIDE, "removes the host's cgroup at the end: kernels make its parent "
+			       "0555; CRIU opens files"),
+	KEEP(CAP_SYS_PTRACE, "CRIU reads a worker's memory and steers it while it is dumped"),
+	KEEP(CAP_CHECKPOINT_RESTORE, "CRIU gives a clone its pids"),
+	KEEP(CAP_SYS_TIME, "CRIU has a clone's monotonic clock go on where the snapshot stood"),
+	KEEP(CAP_SYS_RESOURCE, "CRIU reads limits, and sets the places of a clone's areas"),
+	KEEP(CAP_CHOWN, "CRIU gives a clone's files their owner"),
+	KEEP(CAP_FOWNER, "CRIU gives a clone's files their mode"),
+	{ .name = NULL },
+};
+
 static const struct nest_privilege killer[] = {
 	KEEP(CAP_KILL, "ends what runs in the cell, as another user"),
 	{ .name = NULL },
@@ -38,9 +57,9 @@ const struct nest_privilege *nest_privilege_killer(void)
 	return killer;
 }
 
-const struct nest_privilege *nest_privilege_kept(void)
+const struct nest_privilege *nest_privilege_kept(bool snapshots)
 {
-	return kept;
+	return snapshots ? kept_for_snapshots : kept;
 }
 
 static void free_caps(cap_t *caps)

@@ -14,8 +14,11 @@ struct nest_privilege {
 	const char *reason;
 };
 
-/* The spawner's list, ended by a NULL name. docs/SECURITY.md shows the same. Any thread. */
-const struct nest_privilege *nest_privilege_kept(void);
+/*
+ * The spawner's list, ended by a NULL name; a longer one with @snapshots. docs/SECURITY.md shows the
+ * same. Any thread.
+ */
+const struct nest_privilege *nest_privilege_kept(bool snapshots);
 
 /*
  * What a cell's PID 1 keeps where no pid namespace ends the cell with it: a list as above. It then

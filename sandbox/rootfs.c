@@ -23,9 +23,12 @@
 #define SCRATCH (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define TEMPLATE_BYTES (256u << 10) /* it holds mount points and links only */
 #define TEMPLATE_INODES 512
+#define RUN_BYTES (64u << 10)
+#define RUN_INODES 64
 #define TMP_MIN_INODES 1024
 
-static const char *const directories[] = { "dev", "dev/shm", "function", "proc", "runtime", "tmp" };
+static const char *const directories[] = { "dev", "dev/shm", "function", "proc", "run", "runtime",
+	"snapshot", "tmp" };
 
 static const char *const devices[] = { "full", "null", "random", "urandom", "zero" };
 
@@ -167,11 +170,26 @@ static int mask(int root, const char *path, struct nest_err *err)
 	return 0;
 }
 
+/*
+ * Where CRIU keeps what it has found out about the kernel, for which it wants a tmpfs. Safe to be
+ * shared by all cells: root alone may write it, and no function's process is root.
+ */
+static int make_run(int root, struct nest_err *err)
+{
+	nest_autoclose int run = -1;
+	int r = nest_mount_new_tmpfs(RUN_BYTES, RUN_INODES, 0755,
+		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &run, err);
+
+	return r < 0 ? r : nest_mount_attach(run, root, "run", err);
+}
+
 static int fill_template(int root, const char *const *root_paths, const char *runtimes_dir,
 	const char *state_dir, struct nest_err *err)
 {
 	int r = make_directories(root, err);
 
+	if (r == 0)
+		r = make_run(root, err);
 	if (r == 0)
 		r = make_devices(root, err);
 	for (const char *const *path = root_paths; r >= 0 && *path; path++)

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "sandbox/client.h"
+#include "sandbox/criu_rpc.h"
 #include "sandbox/footing.h"
 #include "sandbox/spawner.h"
 
@@ -50,8 +51,8 @@ static int check_path(const char *name, const char *path, struct nest_err *err)
 /* What a cell has of its own would be mounted over, or would hide, such a root path. */
 static int check_root_path(const char *path, struct nest_err *err)
 {
-	static const char *const own[] = { "/dev", "/function", "/proc", "/runtime", "/sys",
-		"/tmp" };
+	static const char *const own[] = { "/dev", "/function", "/proc", "/runtime", "/snapshot",
+		"/sys", "/tmp" };
 	int r = check_path("root path", path, err);
 
 	for (size_t i = 0; r == 0 && i < NEST_ARRAY_SIZE(own); i++) {
@@ -136,6 +137,7 @@ static int await_ready(int fd, struct nest_sandbox_terms *terms, struct nest_err
 	}
 	terms->have = message->ready.have;
 	memcpy(terms->missing, message->ready.missing, sizeof(terms->missing));
+	memcpy(terms->no_snapshots, message->ready.no_snapshots, sizeof(terms->no_snapshots));
 	return 0;
 }
 
@@ -237,12 +239,15 @@ static void finish(struct nest_sandbox *sandbox)
 /* ---- receiving ---- */
 
 static int understand(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
-	struct nest_err *err)
+	int *fds, size_t nfds, struct nest_err *err)
 {
 	int r;
 
 	if (n < sizeof(message->head))
 		return nest_err_say(err, -EBADMSG, "the spawner sent %zu bytes", n);
+	r = nest_snapshot_hear(sandbox, message, n, fds, nfds, err);
+	if (r <= 0)
+		return r;
 	switch (message->head.type) {
 	case NEST_MESSAGE_POOL:
 		r = nest_message_check(message, n, NEST_MESSAGE_POOL, sizeof(message->pool), err);
@@ -271,13 +276,15 @@ static bool receive(struct nest_sandbox *sandbox, int limit)
 	for (int i = 0; i < limit; i++) {
 		struct nest_err err = NEST_ERR_INIT;
 		size_t nfds = 0;
-		ssize_t n = nest_fd_recv(sandbox->fd, &message, sizeof(message), NULL, 0, &nfds);
+		int fds[NEST_CRIU_RPC_WIRES];
+		ssize_t n = nest_fd_recv(
+			sandbox->fd, &message, sizeof(message), fds, NEST_ARRAY_SIZE(fds), &nfds);
 
 		if (n == -EAGAIN)
 			return true;
 		if (n <= 0 && n != -EMSGSIZE)
 			return false;
-		if (understand(sandbox, &message, n > 0 ? (size_t)n : 0, &err) < 0)
+		if (understand(sandbox, &message, n > 0 ? (size_t)n : 0, fds, nfds, &err) < 0)
 			nest_client_break(sandbox, &err);
 	}
 	return true;

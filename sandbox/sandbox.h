@@ -26,7 +26,7 @@ struct nest_sandbox_config {
 	const char *runtimes_dir;      /* absolute; becomes /runtime in every cell, read-only */
 	const char *const *root_paths; /* NULL-terminated, absolute: what a cell sees of the pool
 					  image, read-only: /usr, /lib, /bin, /etc, ...; none in
-					  /dev, /function, /proc, /runtime, /sys, /tmp */
+					  /dev, /function, /proc, /runtime, /snapshot, /sys, /tmp */
 	uid_t uid_base;	    /* functions' uids and gids are [uid_base, uid_base+uid_count); */
 	uint32_t uid_count; /*   uid_base+uid_count itself is that of cells' PID 1 */
 	uid_t agent_uid;    /* code directories must belong to it or to root */
@@ -36,6 +36,8 @@ struct nest_sandbox_config {
 	uint32_t max_cells;	 /* 1..4096, running and prepared together */
 	bool require_isolation; /* refuse to start where a namespace, cgroup or seccomp is missing */
 	bool mount_images; /* the agent may have file-system images mounted: nest_image_mount() */
+	bool snapshots;	   /* keep prepared cells ready to restore snapshots, if CRIU is there */
+	uint64_t snapshots_bytes; /* the store's bound; the longest unused go first; 0 = no bound */
 };
 
 /* What a spawner said that it can do, and what the agent must remember of its config. */
@@ -102,6 +104,7 @@ struct nest_cell_spec {
 	int channel_fd;		 /* becomes fd 3; borrowed */
 	int stdout_fd;		 /* borrowed; stdin is /dev/null */
 	int stderr_fd;		 /* borrowed */
+	bool snapshot;		 /* this worker is to be dumped: see nest_snapshot_dump() */
 	const char *const *argv; /* NULL-terminated; argv[0] absolute in the cell; argv and envp */
 	const char *const *envp; /*   together at most 64 KiB */
 };

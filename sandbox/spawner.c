@@ -31,6 +31,7 @@
 #include "sandbox/seccomp.h"
 #include "sandbox/signals.h"
 #include "sandbox/spawner_cell.h"
+#include "sandbox/spawner_snapshot.h"
 
 /*
  * Not SIGKILL: that would leave no time to remove cgroups. A real-time signal, which nothing sends
@@ -81,12 +82,14 @@ static int check_output(int fd, const char *name, struct nest_err *err)
 static int check_fds(
 	const struct nest_spawner *spawner, const int *fds, size_t nfds, struct nest_err *err)
 {
+	bool restore = request.head.type == NEST_MESSAGE_RESTORE;
+	size_t wanted = restore ? 1 : NEST_MESSAGE_FD_COUNT;
 	struct stat st;
 	int r;
 
-	if (nfds != NEST_MESSAGE_FD_COUNT)
-		return nest_err_say(err, -EINVAL, "a start needs %d descriptors, not %zu",
-			NEST_MESSAGE_FD_COUNT, nfds);
+	if (nfds != wanted)
+		return nest_err_say(
+			err, -EINVAL, "a start needs %zu descriptors, not %zu", wanted, nfds);
 	if (fstat(fds[NEST_MESSAGE_FD_CODE], &st) < 0)
 		return nest_err_set(err, -errno, "look at the code descriptor");
 	if (!S_ISDIR(st.st_mode) &&
@@ -97,6 +100,8 @@ static int check_fds(
 		return nest_err_say(err, -EINVAL,
 			"the code directory belongs to user %u, not to the agent or root",
 			st.st_uid);
+	if (restore)
+		return 0;
 	if (fstat(fds[NEST_MESSAGE_FD_CHANNEL], &st) < 0 || !S_ISSOCK(st.st_mode))
 		return nest_err_say(err, -EINVAL, "the channel descriptor is not a socket");
 	r = check_output(fds[NEST_MESSAGE_FD_STDOUT], "stdout", err);
@@ -182,8 +187,10 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 	bool sized = n >= sizeof(request.head) && request.head.size == n;
 	bool head = sized && n == sizeof(request.head);
 	bool bare = head && nfds == 0;
+	bool keyed = sized && n == sizeof(request.dump) && nfds == 0;
 
-	if (sized && request.head.type == NEST_MESSAGE_START) {
+	if (sized && (request.head.type == NEST_MESSAGE_START ||
+			     request.head.type == NEST_MESSAGE_RESTORE)) {
 		on_start(spawner, n, fds, nfds);
 	} else if (bare && request.head.type == NEST_MESSAGE_KILL) {
 		on_kill(spawner);
@@ -193,6 +200,12 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 		on_mount(spawner, fds[0]);
 	} else if (bare && request.head.type == NEST_MESSAGE_UNMOUNT) {
 		on_unmount(spawner);
+	} else if (keyed && request.head.type == NEST_MESSAGE_DUMP) {
+		nest_spawner_snapshot_dump(spawner, &request.dump);
+	} else if (keyed && request.head.type == NEST_MESSAGE_FORGET) {
+		nest_spawner_snapshot_forget(spawner, &request.dump);
+	} else if (bare && request.head.type == NEST_MESSAGE_LIST) {
+		nest_spawner_snapshot_list(spawner);
 	} else {
 		nest_err_say(&err, -EBADMSG, "a message of %zu bytes is no request", n);
 		refuse(spawner, sized ? request.head.cell : 0, &err);
@@ -258,6 +271,9 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 		/* an event of the same batch may have been overtaken by the cell's end */
 		if (cell->pidfd >= 0)
 			nest_spawner_cell_reap(spawner, cell);
+		return;
+	case NEST_SPAWNER_EVENT_JOB:
+		nest_spawner_snapshot_hear(spawner, data / NEST_SPAWNER_EVENT_KINDS);
 		return;
 	default:
 		return;
@@ -503,6 +519,7 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 		r = nest_spawner_image_open_dir(&spawner->images, config->state_dir, err);
 	if (r < 0)
 		return r;
+	nest_spawner_snapshot_open(spawner, config);
 	enter_root(spawner, config);
 	r = enable_images(spawner, err);
 	if (r < 0)
@@ -511,7 +528,7 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 		return nest_err_say(err, -EPERM,
 			"isolation is required, but this machine lacks: %s",
 			spawner->footing.missing);
-	r = nest_privilege_reduce(nest_privilege_kept(), err);
+	r = nest_privilege_reduce(nest_privilege_kept(config->snapshots), err);
 	return r < 0 ? r : open_loop(spawner, err);
 }
 
@@ -520,6 +537,7 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 	struct nest_message_ready ready = { .err = *err, .have = spawner->footing.have };
 
 	memcpy(ready.missing, spawner->footing.missing, sizeof(ready.missing));
+	memcpy(ready.no_snapshots, spawner->no_snapshots, sizeof(ready.no_snapshots));
 	nest_message_begin(&ready.head, NEST_MESSAGE_READY, sizeof(ready), 0);
 	nest_message_send(sock, &ready);
 }

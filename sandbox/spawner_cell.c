@@ -17,8 +17,11 @@
 #include "base/fd.h"
 #include "sandbox/cell_init.h"
 #include "sandbox/descend.h"
+#include "sandbox/spawner_snapshot.h"
 
 #define REFILL_PAUSE_US 1000000u /* after a cell that could not be prepared */
+#define CRIU_MEMORY_BYTES (64u << 20)
+#define CRIU_PIDS 8
 #define REMOVE_PATIENCE_US 5000000u
 
 /* Shared by the spawner and, copied, by each cell's init: the largest thing either needs. */
@@ -90,7 +93,7 @@ static unsigned long namespaces_of(uint32_t have, enum nest_cell_network network
  * that lie in memory.
  */
 static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *cell, int control,
-	struct nest_err *err)
+	const int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
 {
 	unsigned long flags = namespaces_of(spawner->footing.have, cell->network);
 	int pidfd = -1;
@@ -108,6 +111,9 @@ static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *ce
 			.cgroup = &spawner->cgroup,
 			.seccomp = spawner->seccomp,
 			.message = &init_message,
+			.criu = spawner->store.dir >= 0 ? &spawner->criu : NULL,
+			.wires = { theirs[0], theirs[1], theirs[2] },
+			.last_pid = -1,
 		};
 
 		nest_cell_init_run(&init);
@@ -130,21 +136,57 @@ static int make_control(int ret[2], struct nest_err *err)
 	return r;
 }
 
+static void close_wires(int wires[NEST_CRIU_RPC_WIRES])
+{
+	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++)
+		if (wires[i] >= 0)
+			close(nest_take_fd(wires[i]));
+}
+
+/*
+ * A clone's channel and outputs are made with its cell: its restorer must have them from its start.
+ */
+static int make_wires(struct nest_spawner *spawner, int ours[NEST_CRIU_RPC_WIRES],
+	int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
+{
+	int r = 0;
+
+	for (int i = 0; r == 0 && spawner->store.dir >= 0 && i < NEST_CRIU_RPC_WIRES; i++) {
+		int pair[2];
+
+		r = i == NEST_CRIU_RPC_CHANNEL ? nest_fd_socketpair(SOCK_STREAM, pair, err)
+					       : nest_fd_pipe(0, pair, err);
+		if (r == 0) {
+			ours[i] = pair[0];
+			theirs[i] = pair[1];
+		}
+	}
+	return r;
+}
+
 static int birth(struct nest_spawner *spawner, struct nest_spawner_cell *cell, struct nest_err *err)
 {
 	nest_autoclose int ours = -1;
 	nest_autoclose int theirs = -1;
+	int wires[NEST_CRIU_RPC_WIRES] = { -1, -1, -1 };
 	int pair[2] = { -1, -1 };
 	int r = make_control(pair, err);
 
 	ours = pair[0];
 	theirs = pair[1];
 	if (r == 0)
+		r = make_wires(spawner, cell->wires, wires, err);
+	if (r == 0)
 		r = nest_cgroup_create(&spawner->cgroup, cell->serial, err);
-	if (r < 0)
-		return r;
-	r = clone_init(spawner, cell, theirs, err);
 	if (r < 0) {
+		close_wires(wires);
+		close_wires(cell->wires);
+		return r;
+	}
+	r = clone_init(spawner, cell, theirs, wires, err);
+	close_wires(wires);
+	if (r < 0) {
+		close_wires(cell->wires);
 		nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
 		return r;
 	}
@@ -221,8 +263,11 @@ static void understand(struct nest_spawner *spawner, struct nest_spawner_cell *c
 			cell->worker = sender != cell->pid ? sender : message->started.pid;
 		return;
 	case NEST_MESSAGE_RUNNING:
-		if (cell->state == NEST_SPAWNER_CELL_RUNNING && cell->starting)
+		if (cell->state == NEST_SPAWNER_CELL_RUNNING && cell->starting) {
 			tell_started(spawner, cell);
+			if (cell->key[0])
+				nest_spawner_snapshot_proved(spawner, cell->key);
+		}
 		settle(spawner, cell);
 		return;
 	case NEST_MESSAGE_ENDED:
@@ -316,7 +361,9 @@ static void forget(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
 		tell_exited(spawner, cell->id, cause, status, &cell->last,
 			cause == NEST_CELL_FAILED ? &cell->failure : NULL);
 	}
-	*cell = (struct nest_spawner_cell){ .pidfd = -1, .control = -1 };
+	*cell = (struct nest_spawner_cell){
+		.pidfd = -1, .control = -1, .wires = { -1, -1, -1 }, .dumper = -1
+	};
 	spawner->used--;
 	spawner->removing--;
 }
@@ -338,6 +385,11 @@ static void bury(struct nest_spawner *spawner, struct nest_spawner_cell *cell, c
 {
 	leave_pool(spawner, cell);
 	settle(spawner, cell);
+	close_wires(cell->wires);
+	if (cell->dumper >= 0)
+		close(nest_take_fd(cell->dumper));
+	if (cell->key[0])
+		nest_spawner_snapshot_unuse(spawner, cell->key, cell->failure.code == -EBADMSG);
 	if (!cell->ended && how->si_code == CLD_EXITED && cell->failure.code == 0 && !cell->killed)
 		nest_err_say(&cell->failure, -EIO, "the cell's PID 1 ended without a word");
 	if (!cell->ended)
@@ -384,6 +436,8 @@ int nest_spawner_cell_prepare(struct nest_spawner *spawner, enum nest_cell_netwo
 	n = index_of(spawner, cell);
 	*cell = (struct nest_spawner_cell){
 		.serial = ++spawner->next_serial,
+		.wires = { -1, -1, -1 },
+		.dumper = -1,
 		.network = network,
 		.pidfd = -1,
 		.control = -1,
@@ -442,8 +496,26 @@ static void make_room(struct nest_spawner *spawner)
 	}
 }
 
+static int make_dumper(const struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	int *ret_theirs, struct nest_err *err)
+{
+	int pair[2];
+	int r;
+
+	if (spawner->store.dir < 0)
+		return nest_err_say(err, -ENOSYS, "no snapshots: %s", spawner->no_snapshots);
+	r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
+	if (r < 0)
+		return r;
+	if (cell->dumper >= 0)
+		close(cell->dumper);
+	cell->dumper = pair[0];
+	*ret_theirs = pair[1];
+	return 0;
+}
+
 static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
-	const struct nest_message_start *start, const int fds[NEST_MESSAGE_FD_COUNT],
+	const struct nest_message_start *start, const int fds[NEST_MESSAGE_FD_COUNT], int images,
 	struct nest_err *err)
 {
 	struct nest_cgroup_limits limits = {
@@ -451,13 +523,22 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 		.pids = start->pids + 1, /* our PID 1 */
 		.cpu_milli = start->cpu_milli,
 	};
+	bool restore = start->head.type == NEST_MESSAGE_RESTORE;
 	nest_autoclose int code = -1;
-	int passed[NEST_MESSAGE_FD_COUNT];
-	int r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits, err);
+	nest_autoclose int dumper = -1;
+	int passed[NEST_MESSAGE_FD_MOST];
+	size_t npassed = restore ? NEST_MESSAGE_FD_RESTORE_COUNT : NEST_MESSAGE_FD_COUNT;
+	int r;
 
+	/* the dumper works in the cell, and is not the function's to pay for */
+	if (start->snapshot) {
+		limits.memory_bytes += CRIU_MEMORY_BYTES;
+		limits.pids += CRIU_PIDS;
+	}
+	r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits, err);
 	if (r < 0)
 		return nest_err_wrap(err, "limit the cell");
-	memcpy(passed, fds, sizeof(passed));
+	memcpy(passed, fds, (restore ? 1 : npassed) * sizeof(*fds));
 	if (spawner->footing.have & NEST_FOOTING_MOUNT) {
 		int from = fds[NEST_MESSAGE_FD_CODE];
 
@@ -469,17 +550,40 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 			return r;
 		passed[NEST_MESSAGE_FD_CODE] = code;
 	}
-	r = nest_fd_send(cell->control, start, start->head.size, passed, NEST_MESSAGE_FD_COUNT);
+	if (restore)
+		passed[NEST_MESSAGE_FD_IMAGES] = images;
+	if (!restore && start->snapshot) {
+		r = make_dumper(spawner, cell, &dumper, err);
+		if (r < 0)
+			return r;
+		passed[NEST_MESSAGE_FD_DUMPER] = dumper;
+		npassed = NEST_MESSAGE_FD_MOST;
+	}
+	r = nest_fd_send(cell->control, start, start->head.size, passed, npassed);
 	return r < 0 ? nest_err_set(err, r, "hand the start to the cell") : 0;
 }
 
-int nest_spawner_cell_run(struct nest_spawner *spawner, const struct nest_message_start *start,
+static void tell_wired(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	struct nest_message_head head;
+
+	nest_message_begin(&head, NEST_MESSAGE_WIRED, sizeof(head), cell->id);
+	nest_fd_send(spawner->agent, &head, sizeof(head), cell->wires, NEST_CRIU_RPC_WIRES);
+}
+
+int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_start *start,
 	const int fds[NEST_MESSAGE_FD_COUNT], struct nest_err *err)
 {
+	bool restore = start->head.type == NEST_MESSAGE_RESTORE;
 	struct nest_spawner_cell *cell;
+	nest_autoclose int images = -1;
 	bool from_pool;
-	int r;
+	int r = 0;
 
+	if (restore)
+		r = nest_spawner_snapshot_use(spawner, start, &images, err);
+	if (r < 0)
+		return r;
 	do {
 		cell = find_prepared(spawner, start->network);
 		from_pool = cell != NULL;
@@ -487,19 +591,27 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, const struct nest_messag
 		if (!from_pool)
 			r = nest_spawner_cell_prepare(spawner, start->network, &cell, err);
 		if (r < 0)
-			return r;
-		r = hand_over(spawner, cell, start, fds, err);
+			break;
+		r = hand_over(spawner, cell, start, fds, images, err);
 		if (r < 0)
 			nest_spawner_cell_kill(spawner, cell);
 		/* a prepared cell that has died unnoticed is no reason to fail */
 	} while (r == -EPIPE && from_pool);
-	if (r < 0)
+	if (r < 0) {
+		if (restore)
+			nest_spawner_snapshot_unuse(spawner, start->key, false);
 		return r;
+	}
 	leave_pool(spawner, cell);
+	if (restore)
+		memcpy(cell->key, start->key, NEST_MESSAGE_KEY_CHARS);
 	cell->id = start->head.cell;
 	cell->state = NEST_SPAWNER_CELL_RUNNING;
 	cell->starting = true;
 	spawner->starting++;
+	if (restore)
+		tell_wired(spawner, cell);
+	close_wires(cell->wires);
 	make_room(spawner);
 	return 0;
 }

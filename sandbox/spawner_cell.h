@@ -12,6 +12,7 @@
 #include "sandbox/rootfs.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/spawner_image.h"
+#include "sandbox/snapshot_store.h"
 
 struct nest_seccomp;
 
@@ -41,13 +42,27 @@ struct nest_spawner_cell {
 	int pidfd;   /* of the same */
 	int control; /* socket to it; -1 once it has ended */
 	pid_t worker;
-	bool starting;	     /* between its START and its program */
-	bool killed;	     /* by us */
-	bool ended;	     /* wait_status is the worker's */
-	int wait_status;     /* the worker's, or PID 1's own */
+	bool starting;			      /* between its START and its program */
+	bool killed;			      /* by us */
+	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of a clone's, until a START; -1 */
+	int dumper;			      /* socket to its dumper; -1: it has none */
+	char key[NEST_MESSAGE_KEY_CHARS + 1]; /* of the snapshot that it is restored from */
+	bool ended;			      /* wait_status is the worker's */
+	int wait_status;		      /* the worker's, or PID 1's own */
 	uint64_t removed_by; /* monotonic time after which an undying cgroup is left behind */
 	struct nest_cgroup_usage last; /* read when PID 1 was gone */
 	struct nest_err failure;       /* why it never ran; code 0 if it did */
+};
+
+#define NEST_SPAWNER_JOBS 4
+
+/* A dump under way. */
+struct nest_spawner_job {
+	pid_t pid; /* 0: none */
+	int pipe;
+	uint64_t cell;
+	char key[NEST_MESSAGE_KEY_CHARS + 1];
+	char draft[32];
 };
 
 struct nest_spawner {
@@ -73,6 +88,10 @@ struct nest_spawner {
 	uint64_t next_serial;
 	uint64_t refill_after; /* monotonic time: a failed preparation isn't repeated at once */
 	bool stopping;
+	char no_snapshots[256]; /* why there are none, or "" */
+	struct nest_criu_rpc_program criu;
+	struct nest_snapshot_store store;
+	struct nest_spawner_job jobs[NEST_SPAWNER_JOBS];
 	size_t ncells; /* room in the table */
 	size_t top;    /* slots ever used: those above were never touched */
 	struct nest_spawner_cell *cells;
@@ -85,6 +104,7 @@ enum nest_spawner_event {
 	NEST_SPAWNER_EVENT_CONTROL, /* of cell n */
 	NEST_SPAWNER_EVENT_PIDFD,   /* of cell n */
 	NEST_SPAWNER_EVENT_IMAGE,   /* number n has been mounted, or not */
+	NEST_SPAWNER_EVENT_JOB,	    /* dump n */
 	NEST_SPAWNER_EVENT_KINDS,
 };
 
@@ -100,10 +120,11 @@ int nest_spawner_cell_prepare(struct nest_spawner *spawner, enum nest_cell_netwo
 	struct nest_spawner_cell **ret, struct nest_err *err);
 
 /*
- * Turns a prepared cell, or a new one, into the running cell of the checked @start; @fds are
+ * Turns a prepared cell, or a new one, into the running cell of the checked @start (of a RESTORE
+ * too, whose clone's wires go to the agent); @fds are
  * borrowed. On failure the agent is to be told at once; a cell that was touched is being killed.
  */
-int nest_spawner_cell_run(struct nest_spawner *spawner, const struct nest_message_start *start,
+int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_start *start,
 	const int fds[NEST_MESSAGE_FD_COUNT], struct nest_err *err);
 
 /* Kills all that is in @cell; its end comes as an event. */

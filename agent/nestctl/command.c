@@ -68,6 +68,11 @@ static const struct nest_command_option pack_options[] = {
 	{ 0 },
 };
 
+static const struct nest_command_option snapshot_options[] = {
+	{ "version", 'V', "V", "this version instead of the live one" },
+	{ 0 },
+};
+
 static const struct nest_command_option no_options[] = { { 0 } };
 
 const struct nest_command nest_commands[] = {
@@ -91,6 +96,9 @@ const struct nest_command nest_commands[] = {
 	{ "cache", "list|rm|verify|prefetch", "Show, clear, verify or fill the code cache.",
 		"nestctl cache prefetch https://example.com/layer.tar.zst sha256:...", 1, 3,
 		no_options, nest_command_cache },
+	{ "snapshot", "list|VERB NAME",
+		"Show the functions' snapshots; inspect, build or rm one function's.",
+		"nestctl snapshot build hello", 1, 2, snapshot_options, nest_command_snapshot },
 	{ "reload", "", "Let the host read its config file again.", "nestctl reload", 0, 0,
 		no_options, nest_command_reload },
 	{ "drain", "", "Let the host finish what it has, then exit.", "nestctl drain --wait", 0, 0,

@@ -75,6 +75,7 @@ int nest_command_describe(struct nest_command_context *, const struct nest_comma
 int nest_command_invoke(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_logs(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_rm(struct nest_command_context *, const struct nest_command_args *);
+int nest_command_snapshot(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_reload(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_drain(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_check(struct nest_command_context *, const struct nest_command_args *);
@@ -112,6 +113,9 @@ enum {
 };
 enum {
 	NEST_RM_VERSION
+};
+enum {
+	NEST_SNAPSHOT_VERSION
 };
 enum {
 	NEST_DRAIN_WAIT

@@ -4,12 +4,15 @@
 // The Node side of a worker: speaks docs/worker-protocol.md on the channel, and runs the handler.
 //
 //   HELLO -> (INIT) -> load the handler -> READY -> requests -> (DRAIN) -> exit 0
+//                                          ^      -> (CHECKPOINT) -> CHECKPOINT, frozen
+//                                          +------------- (RESTORED), in each clone
 
 const fs = require('node:fs');
 const frames = require('./channel.cjs');
 const { Stream, KIND_EVENT } = require('./stream.cjs');
 const { describe } = require('./errors.cjs');
 const log = require('./log.cjs');
+const snapshot = require('./snapshot.cjs');
 
 const PROTOCOL = 1;
 const EXIT_FLUSH_MS = 1000;
@@ -19,6 +22,8 @@ const streams = new Map();
 let begun = false;
 let ready = false;
 let draining = false;
+// It has come to rest, and is to be frozen.
+let resting = false;
 // The interface's module: begin and, for events, gather.
 let events = null;
 let web = null;
@@ -29,19 +34,14 @@ function onInit(flags, id, buffer, start, end) {
 		return;
 	}
 	begun = true;
-	let init;
-	try {
-		init = JSON.parse(buffer.utf8Slice(start, end));
-	} catch (error) {
-		channel.fail(`INIT is not JSON: ${error.message}`);
-		return;
-	}
-	load(init).catch(initFailed);
+	const init = parse('INIT', buffer, start, end);
+	if (init !== undefined) load(init).catch(initFailed);
 }
 
 async function load(init) {
 	const codeDir = init.codeDir ?? process.env.NESTLET_FUNCTION_DIR ?? '/function';
 	setEnvironment(init, codeDir);
+	if (init.snapshot) snapshot.prepare();
 	log.track(init.concurrency > 1);
 	process.chdir(codeDir);
 	events = require('./event.cjs');
@@ -63,6 +63,7 @@ async function load(init) {
 
 // What functions written for AWS look for. What the function's own configuration sets stays.
 function setEnvironment(init, codeDir) {
+	snapshot.rememberEnvironment();
 	delete process.env.NESTLET_CHANNEL_FD;
 	const known = {
 		LAMBDA_TASK_ROOT: codeDir,
@@ -82,7 +83,7 @@ function initFailed(error) {
 }
 
 function onRequest(flags, id, buffer, start, end) {
-	if (id === 0 || !ready || draining || streams.has(id)) {
+	if (id === 0 || !ready || draining || resting || streams.has(id)) {
 		channel.fail(`a REQUEST came that can't be: stream ${id}`);
 		return;
 	}
@@ -153,6 +154,43 @@ function onDrain() {
 	if (streams.size === 0) process.exit(0);
 }
 
+function onCheckpoint(flags, id, buffer, start, end) {
+	const told = parse('CHECKPOINT', buffer, start, end);
+	if (told === undefined) return;
+	if (id !== 0 || !ready || draining || resting || streams.size > 0 || !snapshot.isPrepared()) {
+		channel.fail(`a CHECKPOINT came that can't be: ${streams.size} requests are open`);
+		return;
+	}
+	resting = true;
+	snapshot.rest(told.hookTimeoutMs, web !== null).then(() => {
+		log.finish();
+		channel.json(frames.CHECKPOINT, 0, {});
+	}).catch(initFailed);
+}
+
+function onRestored(flags, id, buffer, start, end) {
+	const told = parse('RESTORED', buffer, start, end);
+	if (told === undefined) return;
+	if (id !== 0 || !resting) {
+		channel.fail('a RESTORED came to a worker that was not frozen');
+		return;
+	}
+	const began = performance.now();
+	snapshot.wake(told).then(() => {
+		resting = false;
+		channel.json(frames.READY, 0, { initMs: Math.round((performance.now() - began) * 10) / 10 });
+	}).catch(initFailed);
+}
+
+function parse(what, buffer, start, end) {
+	try {
+		return JSON.parse(buffer.utf8Slice(start, end));
+	} catch (error) {
+		channel.fail(`${what} is not JSON: ${error.message}`);
+		return undefined;
+	}
+}
+
 function onChannelClosed(reason) {
 	// Nothing can be told on the channel any more.
 	try {
@@ -172,7 +210,7 @@ function onUncaught(error, origin) {
 		told.errorType = 'Runtime.UnhandledPromiseRejection';
 	}
 	log.error(0, [`${told.errorType}: ${told.errorMessage}`, ...told.stackTrace.slice(1)].join('\n'));
-	if (!ready) channel.json(frames.ERROR, 0, told);
+	if (!ready || resting) channel.json(frames.ERROR, 0, told);
 	for (const stream of [...streams.values()]) stream.fail(told);
 	process.exit(1);
 }
@@ -193,6 +231,8 @@ table[frames.CREDIT] = onCredit;
 table[frames.CANCEL] = onCancel;
 table[frames.PING] = onPing;
 table[frames.DRAIN] = onDrain;
+table[frames.CHECKPOINT] = onCheckpoint;
+table[frames.RESTORED] = onRestored;
 channel.json(frames.HELLO, 0, {
 	protocol: PROTOCOL,
 	runtime: 'nodejs',

@@ -10,6 +10,7 @@ const { Context } = require('./context.cjs');
 const { MARK_STREAMING } = require('./handler.cjs');
 const { KIND_HTTP, NO_FIELDS } = require('./stream.cjs');
 const log = require('./log.cjs');
+const snapshot = require('./snapshot.cjs');
 
 const PRELUDE_TYPE = 'application/vnd.awslambda.http-integration-response';
 const PRELUDE_END = Buffer.alloc(8);
@@ -260,6 +261,7 @@ function installGlobals() {
 		},
 	};
 	globalThis.nestlet = { streamifyResponse: globalThis.awslambda.streamifyResponse };
+	snapshot.installGlobals(globalThis.nestlet);
 }
 
 module.exports = { configure, begin, gather, installGlobals, pump, isStreamable, toJson };

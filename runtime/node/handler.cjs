@@ -8,6 +8,7 @@ const path = require('node:path');
 const { createRequire } = require('node:module');
 const { pathToFileURL } = require('node:url');
 const { RuntimeError } = require('./errors.cjs');
+const snapshot = require('./snapshot.cjs');
 
 const EXTENSIONS = ['.js', '.cjs', '.mjs'];
 const MARK_STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
@@ -18,6 +19,7 @@ async function load(codeDir, handler, kind) {
 	const { file, names } = split(handler);
 	const found = locate(codeDir, file, handler);
 	const exported = await importFile(found);
+	snapshot.adopt(exported);
 	if (kind === 'http') return httpHandler(exported, names, handler, found);
 	const value = lookUp(exported, names);
 	if (typeof value !== 'function') throw notFound(handler, found, names.join('.'), value, exported);

@@ -149,6 +149,7 @@ class Host:
             "runDir": str(self.root / "run"),
             "runtimes": {"dir": str(self.runtimes())},
             "log": {"level": "debug", "format": "text"},
+            "snapshots": {"enabled": False},  # tests of them turn them on
             **config,
         }
         self.gateway_socket = self.root / "run" / "gateway.sock"
@@ -166,6 +167,7 @@ class Host:
             target.mkdir(mode=0o755)
             for name in ("node", "python", "manifests"):
                 shutil.copytree(TOP / "runtime" / name, target / name)
+            shutil.copy(BUILD / "runtime" / "node" / "reseed.node", target / "node")
             subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
         return target
 

@@ -361,7 +361,7 @@ def test_a_wrong_command_line_is_exit_code_2_and_points_to_help(host):
 def test_help_of_all_and_of_each_command(host):
     text = run("--help").stdout
     commands = re.findall(r"^  (\w+) ", text.split("Options of")[0], re.M)
-    assert len(commands) == 13 and run("help").stdout == text
+    assert len(commands) == 14 and run("help").stdout == text
     for command in commands:
         done = run(command, "--help")
         assert done.returncode == OK and done.stdout.startswith(f"Usage: nestctl {command}"), done

@@ -4,6 +4,7 @@
 import importlib
 import os
 
+from . import snapshot
 from .errors import RuntimeFault
 
 # Tried where an application is wanted and the named one is not there.
@@ -17,6 +18,7 @@ def load(code_dir, handler, interface):
     looked for, or what user code raised."""
     module_name, name = _split(handler)
     module = _import(code_dir, handler, module_name)
+    snapshot.adopt(module)
     names = (name,) if interface == "event" else (name, *_APPLICATIONS)
     for candidate in names:
         found = _look_up(module, candidate)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker's life: INIT, load the handler, READY, requests, DRAIN.
+"""A worker's life: INIT, load the handler, READY, requests, DRAIN. Or, after READY, CHECKPOINT: it
+comes to rest and is frozen, and each clone of it goes on with RESTORED, READY, requests, DRAIN.
 
 A thread of its own reads the channel, so PING and CANCEL are taken while a handler runs. The main
 thread is the handler's: it imports the code and runs the requests, or the event loop that runs
@@ -15,10 +16,10 @@ import time
 from _queue import SimpleQueue
 from collections import deque
 
-from . import log
+from . import log, snapshot
 from .channel import (
-    BODY, CANCEL, CREDIT, DRAIN, ERROR, FIN, HELLO, INIT, MAX_BODY, PING, PONG, READY, REQUEST,
-    Channel, ProtocolError,
+    BODY, CANCEL, CHECKPOINT, CREDIT, DRAIN, ERROR, FIN, HELLO, INIT, MAX_BODY, PING, PONG, READY,
+    REQUEST, RESTORED, Channel, ProtocolError,
 )
 from .context import Context
 from .errors import Cancelled, as_text, describe
@@ -38,6 +39,9 @@ class Worker:
         self.scheduler = None
         self._inits = SimpleQueue()
         self._begun = False
+        self._resting = False
+        # The CHECKPOINT that waits for the last stream's end.
+        self._checkpoint = deque(maxlen=1)
 
     def run(self):
         """Returns when the worker is drained."""
@@ -75,13 +79,47 @@ class Worker:
             self.channel.send(PONG, 0, 0, payload)
         elif kind == INIT and number == 0 and not self._begun:
             self._begun = True
-            self._inits.put(_parse_init(payload))
+            self._inits.put(_parse("INIT", payload))
+        elif kind == CHECKPOINT and number == 0 and self.ready and not self._resting:
+            self._resting = True
+            self._checkpoint.append(_parse("CHECKPOINT", payload))
+            self._rest_if_quiet()
+        elif kind == RESTORED and number == 0 and self._resting:
+            self.scheduler.wake(_parse("RESTORED", payload))
         elif kind in _HANDLED and self.ready and (number != 0) == (kind != DRAIN):
             self.scheduler.take(kind, flags, number, payload)
         else:
             raise ProtocolError(
                 f"a frame that a worker can't accept came: type {kind}, stream {number}"
             )
+
+    def _rest_if_quiet(self):
+        """The reader and whoever ends the last stream may both come here: one of them gets it."""
+        if self.streams:
+            return
+        try:
+            told = self._checkpoint.pop()
+        except IndexError:
+            return
+        self.scheduler.rest(told)
+
+    # Around the hooks, on the thread that runs them.
+
+    def rested(self):
+        snapshot.collect()
+        log.finish()
+        self.channel.send_json(CHECKPOINT, 0, {})
+
+    def woken(self, began):
+        self._resting = False
+        elapsed = round((time.monotonic() - began) * 1000, 1)
+        self.channel.send_json(READY, 0, {"initMs": elapsed})
+
+    def hooks_failed(self, error):
+        told = describe(error)
+        log.error(0, as_text(told))
+        self.channel.send_json(ERROR, 0, told)
+        leave(1)
 
     # The scheduler's thread: the reader's, or the loop's.
 
@@ -108,7 +146,7 @@ class Worker:
             self.scheduler.cancelled(stream)
 
     def _open(self, flags, number, payload):
-        if number in self.streams or self.draining:
+        if number in self.streams or self.draining or self._resting:
             raise ProtocolError(f"a REQUEST came that can't be: stream {number}")
         stream = self.scheduler.stream_type(self.channel, number, self._closed)
         body = stream.parse(payload)
@@ -122,6 +160,8 @@ class Worker:
         self.streams.pop(stream.id, None)
         if self.draining and not self.streams:
             self.scheduler.stop()
+        if self._checkpoint:
+            self._rest_if_quiet()
 
 
 _HANDLED = frozenset((REQUEST, BODY, CREDIT, CANCEL, DRAIN))
@@ -156,9 +196,40 @@ class Threads:
     def stop(self):
         self._queue.put(None)
 
+    def rest(self, told):
+        self._queue.put(lambda: self._rest(told))
+
+    def wake(self, told):
+        self._queue.put(lambda: self._wake(told))
+
+    def _rest(self, told):
+        worker = self._worker
+        try:
+            with snapshot.Watchdog("before_snapshot", told["hookTimeoutMs"], worker.hooks_failed):
+                snapshot.run(snapshot.hooks_before())
+        except BaseException as error:
+            worker.hooks_failed(error)
+        worker.rested()
+
+    def _wake(self, told):
+        began = time.monotonic()
+        worker = self._worker
+        snapshot.refresh(told)
+        hooks = snapshot.hooks_after()
+        try:
+            if hooks:
+                with snapshot.Watchdog("after_restore", told["hookTimeoutMs"], worker.hooks_failed):
+                    snapshot.run(hooks)
+        except BaseException as error:
+            worker.hooks_failed(error)
+        worker.woken(began)
+
     def _work(self):
         while True:
             stream = self._queue.get()
+            if callable(stream):
+                stream()
+                continue
             if stream is None:
                 # For the other threads too; the main one then ends the process.
                 self._queue.put(None)
@@ -194,6 +265,7 @@ class Loop:
         self._inbox = deque()
         self._woken = False
         self._stopping = None
+        self._step = None  # The loop itself keeps no strong reference to a task.
 
     def run(self):
         self._asyncio.run(self._main())
@@ -240,6 +312,38 @@ class Loop:
     def stop(self):
         self._stopping.set()
 
+    def rest(self, told):
+        """On the loop's thread, or the reader's."""
+        self._loop.call_soon_threadsafe(self._spawn, self._rest, told)
+
+    def wake(self, told):
+        self._loop.call_soon_threadsafe(self._spawn, self._wake, told)
+
+    def _spawn(self, step, told):
+        self._step = self._loop.create_task(step(told))
+
+    async def _rest(self, told):
+        worker = self._worker
+        try:
+            with snapshot.Watchdog("before_snapshot", told["hookTimeoutMs"], worker.hooks_failed):
+                await snapshot.run_async(snapshot.hooks_before())
+        except BaseException as error:
+            worker.hooks_failed(error)
+        worker.rested()
+
+    async def _wake(self, told):
+        began = time.monotonic()
+        worker = self._worker
+        snapshot.refresh(told)
+        hooks = snapshot.hooks_after()
+        try:
+            if hooks:
+                with snapshot.Watchdog("after_restore", told["hookTimeoutMs"], worker.hooks_failed):
+                    await snapshot.run_async(hooks)
+        except BaseException as error:
+            worker.hooks_failed(error)
+        worker.woken(began)
+
     async def _serve_one(self, stream):
         try:
             await self._service.serve_async(stream)
@@ -251,16 +355,18 @@ class Loop:
             stream.finish()
 
 
-def _parse_init(payload):
+def _parse(what, payload):
     try:
         return json.loads(payload)
     except ValueError as error:
-        raise ProtocolError(f"INIT is not JSON: {error}") from None
+        raise ProtocolError(f"{what} is not JSON: {error}") from None
 
 
 def _set_up(init):
     """The surroundings that functions look for. What the function's configuration sets stays."""
     environ = os.environ
+    snapshot.remember_environment()
+    snapshot.install_module()
     code_dir = init.setdefault("codeDir", environ.get("NESTLET_FUNCTION_DIR", "/function"))
     environ.pop("NESTLET_CHANNEL_FD", None)
     environ.setdefault("LAMBDA_TASK_ROOT", code_dir)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 HELLO, INIT, READY, REQUEST, RESPONSE, BODY, ERROR = 1, 2, 3, 4, 5, 6, 7
 CREDIT, CANCEL, LOG, PING, PONG, DRAIN = 8, 9, 10, 11, 12, 13
+CHECKPOINT, RESTORED = 14, 15
 FIN = 1
 WINDOW = 262144
 MAX_BODY = 65536
@@ -62,13 +63,14 @@ class Call:
 class Worker:
     """A worker process, from its host's side. Every wait has a limit and fails with what came."""
 
-    def __init__(self, runtime, code_dir, handler, interface="event", concurrency=1, env=None, **init):
+    def __init__(self, runtime, code_dir, handler, interface="event", concurrency=1, env=None,
+                 runtime_dir=None, **init):
         self.runtime = runtime
         self.calls = {}
         self.logs = []
         self.pongs = []
         self.hello = self.ready = self.failure = None
-        self.closed = False
+        self.closed = self.at_rest = False
         self.auto_credit = True
         self._next = 0
         self._in = bytearray()
@@ -77,7 +79,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         self.sock = ours
         ours.setblocking(False)
-        argv = [a.replace("/runtime/", f"{RUNTIME_DIR}/") for a in manifest(runtime)["argv"]]
+        argv = [a.replace("/runtime/", f"{runtime_dir or RUNTIME_DIR}/") for a in manifest(runtime)["argv"]]
         base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **manifest(runtime)["env"]}
         self.process = subprocess.Popen(
             argv,
@@ -218,6 +220,8 @@ class Worker:
             self.hello = json.loads(payload)
         elif kind == READY:
             self.ready = json.loads(payload)
+        elif kind == CHECKPOINT and number == 0:
+            self.at_rest = True
         elif kind == PONG:
             self.pongs.append(payload)
         elif kind == LOG:
@@ -269,6 +273,19 @@ class Worker:
         """Waits for the end of @calls; returns the first."""
         self.wait(lambda: all(c.ended for c in calls), "the end of the response", timeout)
         return calls[0]
+
+    def rest(self, hook_timeout_ms=5000):
+        """Has it come to rest, as before it is frozen."""
+        self.send(CHECKPOINT, 0, 0, json.dumps({"hookTimeoutMs": hook_timeout_ms}).encode())
+        self.wait(lambda: self.at_rest or self.failure or self.closed, "CHECKPOINT")
+
+    def wake(self, env, hook_timeout_ms=5000):
+        """Goes on with it, as with a clone."""
+        self.ready = None
+        told = {"env": env, "hookTimeoutMs": hook_timeout_ms,
+                "entropy": os.urandom(64).hex()}
+        self.send(RESTORED, 0, 0, json.dumps(told).encode())
+        self.wait(lambda: self.ready or self.failure or self.closed, "READY after RESTORED")
 
     def exit_code(self):
         """Waits until the worker has gone."""

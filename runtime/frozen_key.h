@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_FROZEN_KEY_H
+#define NEST_RUNTIME_FROZEN_KEY_H
+
+#include "sandbox/snapshot.h"
+
+struct nest_err;
+struct nest_worker_plan;
+
+/*
+ * Writes the key of a snapshot of @plan's workers: a digest of all that makes one, so that a
+ * snapshot of anything else is never tried. That is the host, the processor's features, the kernel,
+ * the runtime's program and its files below @runtimes_dir, the code (@code_digest), and all that a
+ * worker is given at its start, @init among it. Blocks on the disk.
+ */
+int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_digest,
+	const char *init, const char *runtimes_dir, char ret[static NEST_SNAPSHOT_KEY_CHARS + 1],
+	struct nest_err *err);
+
+#endif

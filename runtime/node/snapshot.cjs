@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+'use strict';
+
+// What a worker does about its own snapshot: it comes to rest before it is frozen, and each clone,
+// before its first request, becomes one of its own (docs/worker-protocol.md, "Snapshots").
+//
+// Three sources of chance go on in a clone where its siblings' do: OpenSSL's generator, which is
+// reseeded natively; what Node has drawn from it in advance (UUIDs, randomInt), which is drawn anew;
+// and V8's Math.random, which nothing can reseed, so that a worker that will be frozen gets another
+// one before any code of the function can keep a reference to it.
+
+const path = require('node:path');
+
+// Kept before user code can patch them, as tools for tests with a false clock do.
+const after = setTimeout;
+const stop = clearTimeout;
+const { now } = Date;
+
+const UUIDS_AHEAD = 128;
+const INTS_AHEAD = 1024;
+const WARM_ROUNDS = 8;
+// Node keeps the text of the Date header for up to a second.
+const DATE_CACHE_MS = 1000;
+// Of Math.random.
+const seed = new Uint32Array(4);
+
+const before = [];
+const afterwards = [];
+let born = {};
+let reseed = null;
+let intsAhead = null;
+// node:crypto's, from prepare() on: a worker that is never frozen does not pay for loading it.
+let randomInt;
+let randomUUID;
+let randomFillSync;
+
+function installGlobals(target) {
+	target.beforeSnapshot = (hook) => register(before, 'beforeSnapshot', hook);
+	target.afterRestore = (hook) => register(afterwards, 'afterRestore', hook);
+}
+
+function register(list, name, hook) {
+	if (typeof hook !== 'function') throw new TypeError(`${name} wants a function, not ${typeof hook}`);
+	list.push(hook);
+}
+
+// Before any code of the function is loaded, in a worker that will be frozen.
+function prepare() {
+	({ randomInt, randomUUID, randomFillSync } = require('node:crypto'));
+	randomFillSync(seed);
+	const random = { random: nextRandom }.random;
+	Object.defineProperty(random, 'name', { value: 'random', configurable: true });
+	Object.defineProperty(Math, 'random', { value: random, writable: true, configurable: true });
+}
+
+// What the process was born with, to tell the host's variables from those that code has set.
+function rememberEnvironment() {
+	born = { ...process.env };
+}
+
+// xoshiro128** (Blackman and Vigna); 53 bits of two outputs.
+function nextRandom() {
+	return ((next() >>> 5) * 67108864 + (next() >>> 6)) / 9007199254740992;
+}
+
+function next() {
+	const product = Math.imul(seed[1], 5);
+	const result = Math.imul((product << 7) | (product >>> 25), 9);
+	const shifted = seed[1] << 9;
+	seed[2] ^= seed[0];
+	seed[3] ^= seed[1];
+	seed[1] ^= seed[2];
+	seed[0] ^= seed[3];
+	seed[2] ^= shifted;
+	seed[3] = (seed[3] << 11) | (seed[3] >>> 21);
+	return result >>> 0;
+}
+
+// The hooks that a handler's module exports by name run before those that were registered.
+function adopt(exported) {
+	for (const [list, name] of [[before, 'beforeSnapshot'], [afterwards, 'afterRestore']]) {
+		const hook = exported?.[name] ?? exported?.default?.[name];
+		if (typeof hook === 'function') list.unshift(hook);
+	}
+}
+
+// Resolves when the process may be frozen.
+async function rest(limitMs, serves) {
+	await within(limitMs, 'beforeSnapshot', [...before].reverse());
+	closeIdle();
+	reseed ??= require(path.join(__dirname, 'reseed.node'));
+	findIntsAhead();
+	for (let i = 0; i < WARM_ROUNDS; i++) drawAnew();
+	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
+	collect();
+}
+
+// Resolves when requests may come.
+async function wake(told) {
+	reseed(Buffer.from(told.entropy, 'hex'));
+	randomFillSync(seed);
+	drawAnew();
+	setEnvironment(told.env);
+	setTimeOrigin();
+	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
+}
+
+async function within(limitMs, name, hooks) {
+	if (hooks.length === 0) return;
+	let timer;
+	const late = new Promise((_, reject) => {
+		timer = after(() => {
+			const error = new Error(`the ${name} hooks were not done within ${limitMs} ms`);
+			error.name = 'Runtime.HookTimeout';
+			reject(error);
+		}, limitMs);
+	});
+	try {
+		await Promise.race([runAll(hooks), late]);
+	} finally {
+		stop(timer);
+	}
+}
+
+async function runAll(hooks) {
+	for (const hook of hooks) await hook();
+}
+
+// Connections kept for later requests don't outlive a restore.
+function closeIdle() {
+	for (const { globalAgent } of [require('node:http'), require('node:https')]) {
+		for (const sockets of Object.values(globalAgent.freeSockets)) {
+			for (const socket of [...sockets]) socket.destroy();
+		}
+	}
+}
+
+// randomInt() reads its numbers from a buffer of Node's own with a method that all buffers share:
+// whoever stands in for the method for one call sees the buffer.
+function findIntsAhead() {
+	const { readUIntBE } = Buffer.prototype;
+	Buffer.prototype.readUIntBE = function (...args) {
+		if (this.length === INTS_AHEAD * 6) intsAhead = this;
+		return readUIntBE.apply(this, args);
+	};
+	try {
+		randomInt(2);
+	} finally {
+		Buffer.prototype.readUIntBE = readUIntBE;
+	}
+}
+
+function drawAnew() {
+	for (let i = 0; i < UUIDS_AHEAD; i++) randomUUID();
+	if (intsAhead !== null) randomFillSync(intsAhead);
+	else for (let i = 0; i < INTS_AHEAD; i++) randomInt(2);
+}
+
+function setEnvironment(env) {
+	for (const [name, value] of Object.entries(born)) {
+		if (!Object.hasOwn(env, name) && process.env[name] === value) delete process.env[name];
+	}
+	for (const [name, value] of Object.entries(env)) {
+		if (born[name] !== value) process.env[name] = value;
+	}
+	born = { ...env };
+}
+
+// The monotonic clock may have stood still while the process lay on disk.
+function setTimeOrigin() {
+	Object.defineProperty(performance, 'timeOrigin', {
+		value: now() - performance.now(),
+		configurable: true,
+		enumerable: true,
+	});
+}
+
+function collect() {
+	const v8 = require('node:v8');
+
+	v8.setFlagsFromString('--expose-gc');
+	const gc = require('node:vm').runInNewContext('gc');
+	v8.setFlagsFromString('--no-expose-gc');
+	gc();
+}
+
+// Whether prepare() was called: only such a worker may be frozen.
+function isPrepared() {
+	return randomUUID !== undefined;
+}
+
+module.exports = { installGlobals, prepare, isPrepared, rememberEnvironment, adopt, rest, wake };

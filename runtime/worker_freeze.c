@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "runtime/channel.h"
+#include "runtime/function.h"
+#include "runtime/output.h"
+#include "runtime/services.h"
+#include "runtime/worker_impl.h"
+#include "sandbox/snapshot.h"
+
+/* A worker into a snapshot, and clones out of it. */
+
+#define ENTROPY_BYTES 64
+#define REST_EXTRA_MS 10000 /* beyond its hooks: garbage, the handler's own threads */
+#define DUMP_MS 120000
+
+/* ---- frozen ---- */
+
+static void on_rest_overdue(void *arg)
+{
+	struct nest_worker *worker = arg;
+	char message[256];
+
+	snprintf(message, sizeof(message), "function '%s' did not come to rest to be frozen",
+		worker->plan->spec->name);
+	nest_worker_doom(worker, NEST_RESTART_HUNG, message);
+}
+
+static void set_limit(struct nest_worker *worker, uint64_t ms)
+{
+	worker->stage_deadline.cb = on_rest_overdue;
+	nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
+		nest_clock_mono_us() + ms * 1000);
+}
+
+int nest_worker_checkpoint(struct nest_worker *worker)
+{
+	uint32_t hook_ms = worker->services->config->hook_timeout_ms;
+	char text[64], *payload;
+	int n = snprintf(text, sizeof(text), "{\"hookTimeoutMs\":%u}", hook_ms), r;
+
+	if (worker->stage != NEST_WORKER_STAGE_READY || worker->streams.open > 0)
+		return -EBUSY;
+	r = nest_channel_put(
+		worker->channel, NEST_FRAME_CHECKPOINT, false, 0, (uint32_t)n, &payload);
+	if (r < 0)
+		return r;
+	memcpy(payload, text, (size_t)n);
+	/* From now on nothing may lie in its channel: no PING, no DRAIN. */
+	nest_deadlines_clear(worker->services->deadlines, &worker->ping_deadline);
+	nest_deadlines_clear(worker->services->deadlines, &worker->idle_deadline);
+	worker->stage = NEST_WORKER_STAGE_RESTING;
+	set_limit(worker, (uint64_t)hook_ms + REST_EXTRA_MS);
+	return 0;
+}
+
+int nest_worker_on_checkpoint(struct nest_worker *worker, struct nest_err *err)
+{
+	if (worker->stage != NEST_WORKER_STAGE_RESTING || !worker->events->rested)
+		return nest_err_say(err, -EPROTO, "it sent CHECKPOINT without being asked");
+	set_limit(worker, DUMP_MS);
+	worker->events->rested(worker->arg, worker);
+	return 0;
+}
+
+static void on_dumped(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg)
+{
+	struct nest_worker *worker = arg;
+
+	(void)cell;
+	nest_take_ptr(worker->dumped)(worker->arg, bytes, err);
+}
+
+int nest_worker_dump(struct nest_worker *worker, const char *key,
+	void (*cb)(void *arg, uint64_t bytes, const struct nest_err *why))
+{
+	int r;
+
+	if (!worker->cell)
+		return -ESRCH;
+	r = nest_snapshot_dump(worker->cell, key,
+		worker->plan->mapped ? NEST_SNAPSHOT_MAPPED : NEST_SNAPSHOT_COPIED, on_dumped,
+		worker);
+	if (r == 0)
+		worker->dumped = cb;
+	return r;
+}
+
+/* ---- restored ---- */
+
+static int add_env(cJSON *told, const char *const *envp)
+{
+	cJSON *env = cJSON_AddObjectToObject(told, "env");
+	char name[512];
+
+	for (; env && *envp; envp++) {
+		size_t n = strcspn(*envp, "=");
+
+		if (n >= sizeof(name))
+			return -ENAMETOOLONG;
+		memcpy(name, *envp, n);
+		name[n] = '\0';
+		if (!cJSON_AddStringToObject(env, name, *envp + n + 1))
+			return -ENOMEM;
+	}
+	return env ? 0 : -ENOMEM;
+}
+
+static int add_entropy(cJSON *told)
+{
+	unsigned char bytes[ENTROPY_BYTES];
+	char hex[2 * ENTROPY_BYTES + 1];
+
+	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
+		return -EIO;
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+	return cJSON_AddStringToObject(told, "entropy", hex) ? 0 : -ENOMEM;
+}
+
+static char *restored_json(const struct nest_worker *worker)
+{
+	nest_autojson cJSON *told = cJSON_CreateObject();
+
+	if (!told || add_env(told, worker->plan->envp) < 0 || add_entropy(told) < 0 ||
+		!cJSON_AddNumberToObject(
+			told, "hookTimeoutMs", worker->services->config->hook_timeout_ms))
+		return NULL;
+	return cJSON_PrintUnformatted(told);
+}
+
+static int send_restored(struct nest_worker *worker, struct nest_err *err)
+{
+	char *text = restored_json(worker), *payload;
+	size_t n = text ? strlen(text) : 0;
+	int r = -ENOMEM;
+
+	if (text)
+		r = nest_channel_put(
+			worker->channel, NEST_FRAME_RESTORED, false, 0, (uint32_t)n, &payload);
+	if (r == 0) {
+		memcpy(payload, text, n);
+		nest_channel_flush(worker->channel);
+	}
+	cJSON_free(text);
+	return r < 0 ? nest_err_set(err, r, "tell a clone that it is one") : 0;
+}
+
+static void on_output(void *arg, int stream, const char *bytes, size_t n)
+{
+	nest_worker_output(arg, stream, bytes, n);
+}
+
+static int adopt_output(
+	struct nest_worker *worker, int stream, int fd, int *left, struct nest_err *err)
+{
+	int r = nest_output_adopt(worker->services->loop, worker->services->wire, on_output, worker,
+		stream, fd, &worker->outputs[stream - 1], err);
+
+	if (r < 0)
+		return r;
+	*left = -1;
+	worker->open_handles++;
+	return 0;
+}
+
+static void on_wired(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg)
+{
+	struct nest_worker *worker = arg;
+	nest_autoclose int channel = wires->channel_fd;
+	nest_autoclose int out = wires->stdout_fd;
+	nest_autoclose int errors = wires->stderr_fd;
+	struct nest_err err = NEST_ERR_INIT;
+	int r;
+
+	(void)cell;
+	if (worker->stage == NEST_WORKER_STAGE_DYING)
+		return;
+	r = nest_worker_open_channel(worker, channel, &err);
+	if (r == 0)
+		channel = -1;
+	if (r == 0)
+		r = adopt_output(worker, 1, out, &out, &err);
+	if (r == 0)
+		r = adopt_output(worker, 2, errors, &errors, &err);
+	if (r == 0)
+		r = send_restored(worker, &err);
+	if (r < 0)
+		nest_worker_doom(worker, NEST_RESTART_PROTOCOL, nest_err_text(&err));
+}
+
+int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec *cell,
+	const struct nest_cell_events *events, const char *key, struct nest_err *err)
+{
+	int r;
+
+	worker->clone = true;
+	worker->greeted = true; /* its HELLO was the frozen worker's */
+	r = nest_snapshot_restore(
+		worker->services->sandbox, cell, key, events, on_wired, worker, &worker->cell, err);
+	if (r == 0)
+		return 0;
+	worker->clone = false;
+	worker->greeted = false;
+	return r;
+}
+
+void nest_worker_restored(struct nest_worker *worker)
+{
+	const struct nest_host_config *config = worker->services->config;
+
+	if (worker->stage == NEST_WORKER_STAGE_STARTING)
+		nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
+			nest_clock_mono_us() +
+				((uint64_t)config->hook_timeout_ms + config->restore_timeout_ms) *
+					1000);
+}

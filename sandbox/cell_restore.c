@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/cell_restore.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "sandbox/criu_rpc.h"
+#include "sandbox/image_rewrite.h"
+#include "sandbox/mount.h"
+#include "sandbox/snapshot.h"
+#include "sandbox/snapshot_store.h"
+
+/* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
+#define LAST_PID "1000"
+
+static void close_wires(struct nest_cell_init *init)
+{
+	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++)
+		if (init->wires[i] >= 0)
+			close(nest_take_fd(init->wires[i]));
+}
+
+/*
+ * Safe: the restorer is a program of root's in the cell's own namespaces, started before anything
+ * of a function's is in them, and gone (or done) before that runs unwatched.
+ */
+int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nest_err *err)
+{
+	struct nest_cell_init *init = context->init;
+	int pair[2];
+	int r;
+
+	if (!init->criu)
+		return 0;
+	r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
+	if (r < 0)
+		return r;
+	init->restorer = _Fork(); /* no handler of the agent's libraries shall run */
+	if (init->restorer == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0)
+			nest_criu_rpc_become(init->criu, pair[1], -1, init->wires);
+		_exit(127);
+	}
+	close(pair[1]);
+	close_wires(init);
+	if (init->restorer < 0) {
+		close(pair[0]);
+		return nest_err_set(err, -errno, "fork the restorer");
+	}
+	init->restorer_sock = pair[0];
+	/* it detects while it waits; a restorer that has died is told of when it is needed */
+	nest_criu_rpc_prime(init->restorer_sock, NULL);
+	return 0;
+}
+
+/*
+ * CRIU reads limits with prlimit, which asks for CAP_SYS_RESOURCE unless the caller's real ids are
+ * the target's. Safe: the effective user stays root, whom the worker can't touch, and until the
+ * spawner speaks there is nothing but this function.
+ */
+static _Noreturn void wait_and_dump(struct nest_cell_init *init, int sock, uid_t real)
+{
+	static const int no_wires[NEST_CRIU_RPC_WIRES] = { -1, -1, -1 };
+	char word;
+	int images = -1;
+	size_t nfds = 0;
+
+	if (dup2(sock, 0) < 0 || close_range(1, ~0u, 0) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		_exit(127);
+	if (nest_fd_recv(0, &word, sizeof(word), &images, 1, &nfds) > 0 && nfds == 1 &&
+		setresgid(real, 0, 0) == 0 && setresuid(real, 0, 0) == 0)
+		nest_criu_rpc_become(init->criu, 0, images, no_wires);
+	_exit(127);
+}
+
+int nest_cell_restore_await_dump(struct nest_cell_step_context *context, struct nest_err *err)
+{
+	struct nest_cell_init *init = context->init;
+	int sock = context->fds[NEST_MESSAGE_FD_DUMPER];
+	pid_t pid;
+	int r;
+
+	/*
+	 * CRIU's libraries refuse to try the kernel out while real and effective user differ, so
+	 * the restorer must have done it, and have left its findings in /run.
+	 */
+	r = nest_criu_rpc_await_primed(init->restorer_sock, err);
+	if (r < 0)
+		return nest_err_wrap(err, "detect the kernel's features");
+	pid = _Fork(); /* no handler of the agent's libraries shall run */
+	if (pid == 0)
+		wait_and_dump(init, sock, context->start->uid);
+	close(nest_take_fd(context->fds[NEST_MESSAGE_FD_DUMPER]));
+	return pid < 0 ? nest_err_set(err, -errno, "fork the dumper") : 0;
+}
+
+static void end_restorer(struct nest_cell_init *init)
+{
+	if (init->restorer <= 0)
+		return;
+	kill(init->restorer, SIGKILL); /* reaped with the others */
+	close(nest_take_fd(init->restorer_sock));
+	init->restorer = 0;
+}
+
+void nest_cell_restore_dismiss(struct nest_cell_init *init)
+{
+	end_restorer(init);
+	if (init->last_pid < 0)
+		return;
+	/* without it the worker's dump may not find its pids free, and is refused then */
+	if (write(init->last_pid, LAST_PID, strlen(LAST_PID)) < 0)
+		errno = 0;
+	close(nest_take_fd(init->last_pid));
+}
+
+/*
+ * Safe: a read-only mount of a directory that only root may enter; the worker is nobody in it. It
+ * stays, since taking it away would wait for an RCU grace period.
+ */
+static int attach_images(int images, struct nest_err *err)
+{
+	return nest_mount_attach(images, AT_FDCWD, NEST_IMAGE_REWRITE_DIR, err);
+}
+
+pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_err *err)
+{
+	struct nest_cell_init *init = context->init;
+	nest_autoclose int images = nest_take_fd(context->fds[NEST_MESSAGE_FD_IMAGES]);
+	pid_t pid = 0;
+	int r = 0;
+
+	if (init->restorer <= 0)
+		return nest_err_say(err, -ENOSYS, "the cell has no restorer");
+	if (context->start->verify)
+		r = nest_snapshot_store_verify(images, err);
+	if (r == 0)
+		r = attach_images(images, err);
+	if (r == 0)
+		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
+	if (r == 0)
+		r = nest_criu_rpc_restore(
+			init->restorer_sock, images, context->start->wires, &pid, err);
+	end_restorer(init);
+	if (init->last_pid >= 0)
+		close(nest_take_fd(init->last_pid));
+	return r < 0 ? nest_err_wrap(err, "restore") : pid;
+}

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/criu_rpc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "sandbox/wire.h"
+
+#define OWN_PREFIX "/usr/local/lib/nestlet/criu"
+#define ANSWER_MAX 65536
+#define GHOST_LIMIT (64u << 20) /* bytes of a deleted file that is still open */
+#define FIRST_FREE_FD (NEST_CRIU_RPC_WIRE_FD + NEST_CRIU_RPC_WIRES)
+#define LIFTED_FD 16
+
+/* Numbers of CRIU's images/rpc.proto; they are part of its interface. */
+enum {
+	REQ_TYPE = 1,
+	REQ_OPTS = 2,
+	REQ_KEEP_OPEN = 4,
+	REQ_FEATURES = 5
+};
+enum {
+	TYPE_DUMP = 1,
+	TYPE_RESTORE = 2,
+	TYPE_FEATURE_CHECK = 9
+};
+enum {
+	FEATURES_PIDFD_STORE = 3
+};
+enum {
+	RESP_TYPE = 1,
+	RESP_SUCCESS = 2,
+	RESP_RESTORE = 4,
+	RESP_ERRNO = 7,
+	RESP_ERRMSG = 9
+};
+enum {
+	RESTORE_PID = 1
+};
+enum {
+	INHERIT_KEY = 1,
+	INHERIT_FD = 2
+};
+enum {
+	MODE_IGNORE = 0,
+	LOCK_SKIP = 3
+};
+enum {
+	OPT_IMAGES_DIR_FD = 1,
+	OPT_PID = 2,
+	OPT_FILE_LOCKS = 8,
+	OPT_LOG_LEVEL = 9,
+	OPT_LOG_FILE = 10,
+	OPT_RST_SIBLING = 26,
+	OPT_INHERIT_FD = 27,
+	OPT_MANAGE_CGROUPS_MODE = 34,
+	OPT_GHOST_LIMIT = 35,
+	OPT_EXTERNAL = 37,
+	OPT_TCP_CLOSE = 52,
+	OPT_NETWORK_LOCK = 64,
+	OPT_SKIP_FILE_RWX_CHECK = 66,
+	OPT_IMAGES_DIR = 68,
+	OPT_LEAVE_STOPPED = 69,
+	OPT_LOG_TO_STDERR = 71,
+};
+
+/* ---- the process ---- */
+
+/* Moves *@fd above the places that are about to be filled. */
+static int lift(int *fd)
+{
+	if (*fd < 0)
+		return 0;
+	*fd = fcntl(*fd, F_DUPFD_CLOEXEC, LIFTED_FD);
+	return *fd < 0 ? -errno : 0;
+}
+
+static int place(int fd, int to)
+{
+	if (fd < 0)
+		return close(to) < 0 && errno != EBADF ? -errno : 0;
+	return dup2(fd, to) < 0 ? -errno : 0;
+}
+
+int nest_criu_rpc_find(struct nest_criu_rpc_program *ret, struct nest_err *err)
+{
+	static const char *const usual[] = { "/usr/sbin/criu", "/usr/local/sbin/criu" };
+	glob_t found = { .gl_pathc = 0 };
+
+	*ret = (struct nest_criu_rpc_program){ .path = "" };
+	if (access(OWN_PREFIX "/usr/sbin/criu", X_OK) == 0 &&
+		glob(OWN_PREFIX "/usr/lib/*/ld-linux*.so.*", 0, NULL, &found) == 0) {
+		const char *loader = found.gl_pathv[0];
+
+		snprintf(ret->path, sizeof(ret->path), "%s", loader);
+		snprintf(ret->libraries, sizeof(ret->libraries), "%.*s",
+			(int)(strrchr(loader, '/') - loader), loader);
+		snprintf(ret->binary, sizeof(ret->binary), "%s", OWN_PREFIX "/usr/sbin/criu");
+	}
+	globfree(&found);
+	for (size_t i = 0; !ret->path[0] && i < NEST_ARRAY_SIZE(usual); i++)
+		if (access(usual[i], X_OK) == 0)
+			snprintf(ret->path, sizeof(ret->path), "%s", usual[i]);
+	return ret->path[0] ? 0
+			    : nest_err_say(err, -ENOENT,
+				      "CRIU is not installed (tools/install-deps does it)");
+}
+
+static void execute(const struct nest_criu_rpc_program *program, const char *fd)
+{
+	const char *own[] = { program->path, "--argv0", "criu", "--library-path",
+		program->libraries, program->binary, "swrk", fd, NULL };
+	const char *plain[] = { program->path, "swrk", fd, NULL };
+	const char *envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+
+	execve(program->path, (char *const *)(program->libraries[0] ? own : plain),
+		(char *const *)envp);
+}
+
+int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, int images,
+	const int wires[NEST_CRIU_RPC_WIRES])
+{
+	int lifted[NEST_CRIU_RPC_WIRES + 3] = { sock, images, wires[0], wires[1], wires[2],
+		open("/dev/null", O_RDWR | O_CLOEXEC) };
+	char fd[16];
+	sigset_t none;
+	int null = NEST_CRIU_RPC_WIRES + 2;
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < NEST_ARRAY_SIZE(lifted); i++)
+		r = lift(&lifted[i]);
+	for (int i = 0; r == 0 && i < null; i++)
+		r = place(lifted[i], NEST_CRIU_RPC_SOCKET_FD + i);
+	for (int i = 0; r == 0 && i < NEST_CRIU_RPC_SOCKET_FD; i++)
+		r = place(lifted[null], i);
+	if (r < 0)
+		return r;
+	close_range(FIRST_FREE_FD, ~0u, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	snprintf(fd, sizeof(fd), "%d", NEST_CRIU_RPC_SOCKET_FD);
+	execute(program, fd);
+	return -errno;
+}
+
+/* ---- requests ---- */
+
+static int send_request(int sock, const struct nest_buf *request, int r, struct nest_err *err)
+{
+	ssize_t n;
+
+	if (r < 0)
+		return nest_err_set(err, r, "build a request to CRIU");
+	n = send(sock, nest_buf_bytes(request), request->len, MSG_NOSIGNAL);
+	return n < 0 ? nest_err_set(err, -errno, "ask CRIU") : 0;
+}
+
+struct answer {
+	bool success;
+	int64_t error;
+	pid_t pid;
+	char message[256];
+};
+
+static int read_pid(struct nest_wire in, pid_t *ret)
+{
+	struct nest_wire_field field;
+	int r;
+
+	while ((r = nest_wire_next(&in, &field)) > 0)
+		if (field.number == RESTORE_PID && field.type == NEST_WIRE_VARINT)
+			*ret = (pid_t)field.value;
+	return r;
+}
+
+static int parse_answer(struct nest_wire in, struct answer *ret)
+{
+	struct nest_wire_field field;
+	int r;
+
+	while ((r = nest_wire_next(&in, &field)) > 0) {
+		if (field.number == RESP_SUCCESS && field.type == NEST_WIRE_VARINT)
+			ret->success = field.value == 1;
+		else if (field.number == RESP_ERRNO && field.type == NEST_WIRE_VARINT)
+			ret->error = (int64_t)field.value;
+		else if (field.number == RESP_ERRMSG && field.type == NEST_WIRE_BYTES)
+			snprintf(ret->message, sizeof(ret->message), "%.*s",
+				(int)(field.in.left > 255 ? 255 : field.in.left),
+				(const char *)field.in.at);
+		else if (field.number == RESP_RESTORE && field.type == NEST_WIRE_BYTES)
+			r = read_pid(field.in, &ret->pid);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+/* The text of "Error (criu/files.c:12): why\n" alone, for it ends up in a log line. */
+static const char *plain_text(char *message)
+{
+	char *at = strstr(message, "): ");
+
+	message[strcspn(message, "\n")] = '\0';
+	return at && strncmp(message, "Error (", 7) == 0 ? at + 3 : message;
+}
+
+static int await_answer(int sock, struct answer *ret, struct nest_err *err)
+{
+	static uint8_t bytes[ANSWER_MAX];
+	ssize_t n;
+	int r;
+
+	*ret = (struct answer){ .pid = 0 };
+	do
+		n = recv(sock, bytes, sizeof(bytes), 0);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return nest_err_say(err, n < 0 ? -errno : -EPIPE, "CRIU ended without an answer");
+	r = parse_answer((struct nest_wire){ .at = bytes, .left = (size_t)n }, ret);
+	if (r < 0)
+		return nest_err_say(err, r, "CRIU's answer is malformed");
+	if (ret->success)
+		return 0;
+	if (ret->message[0])
+		return nest_err_say(err, -EIO, "%s", plain_text(ret->message));
+	return nest_err_say(err, -EIO, "CRIU does not say why (error %lld)", (long long)ret->error);
+}
+
+int nest_criu_rpc_prime(int sock, struct nest_err *err)
+{
+	struct nest_buf request = NEST_BUF_INIT;
+	struct nest_buf features = NEST_BUF_INIT;
+	int r = nest_wire_put_varint(&features, FEATURES_PIDFD_STORE, 1);
+
+	if (r == 0)
+		r = nest_wire_put_varint(&request, REQ_TYPE, TYPE_FEATURE_CHECK);
+	if (r == 0)
+		r = nest_wire_put_varint(&request, REQ_KEEP_OPEN, 1);
+	if (r == 0)
+		r = nest_wire_put_bytes(
+			&request, REQ_FEATURES, nest_buf_bytes(&features), features.len);
+	r = send_request(sock, &request, r, err);
+	nest_buf_done(&features);
+	nest_buf_done(&request);
+	return r;
+}
+
+int nest_criu_rpc_await_primed(int sock, struct nest_err *err)
+{
+	struct answer answer;
+
+	return await_answer(sock, &answer, err);
+}
+
+struct option {
+	uint32_t number;
+	uint64_t value;
+};
+
+static int put_options(struct nest_buf *out, const struct option *options, size_t n)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = nest_wire_put_varint(out, options[i].number, options[i].value);
+	return r;
+}
+
+/* Sends @opts as a request of @type and awaits its answer. */
+static int ask(int sock, unsigned type, const struct nest_buf *opts, struct answer *ret,
+	struct nest_err *err)
+{
+	struct nest_buf request = NEST_BUF_INIT;
+	int r = nest_wire_put_varint(&request, REQ_TYPE, type);
+
+	if (r == 0)
+		r = nest_wire_put_bytes(&request, REQ_OPTS, nest_buf_bytes(opts), opts->len);
+	r = send_request(sock, &request, r, err);
+	nest_buf_done(&request);
+	return r < 0 ? r : await_answer(sock, ret, err);
+}
+
+int nest_criu_rpc_dump(int sock, pid_t pid, uint64_t channel_ino, struct nest_err *err)
+{
+	const struct option options[] = {
+		/* no descriptor of ours is known to CRIU; its own are, by the path below */
+		{ OPT_IMAGES_DIR_FD, (uint64_t)-1 },
+		{ OPT_PID, (uint64_t)pid },
+		/* its cell is killed when all is on disk */
+		{ OPT_LEAVE_STOPPED, 1 },
+		{ OPT_LOG_LEVEL, 1 },
+		{ OPT_MANAGE_CGROUPS_MODE, MODE_IGNORE },
+		{ OPT_GHOST_LIMIT, GHOST_LIMIT },
+		{ OPT_TCP_CLOSE, 1 },
+		{ OPT_FILE_LOCKS, 1 },
+		{ OPT_NETWORK_LOCK, LOCK_SKIP },
+	};
+	struct nest_buf opts = NEST_BUF_INIT;
+	struct answer answer;
+	char text[64];
+	int r = put_options(&opts, options, NEST_ARRAY_SIZE(options));
+
+	snprintf(text, sizeof(text), "/proc/self/fd/%d", NEST_CRIU_RPC_IMAGES_FD);
+	if (r == 0)
+		r = nest_wire_put_string(&opts, OPT_IMAGES_DIR, text);
+	if (r == 0)
+		r = nest_wire_put_string(&opts, OPT_LOG_FILE, NEST_CRIU_RPC_LOG);
+	snprintf(text, sizeof(text), "unix[%llu]", (unsigned long long)channel_ino);
+	if (r == 0)
+		r = nest_wire_put_string(&opts, OPT_EXTERNAL, text);
+	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
+		  : ask(sock, TYPE_DUMP, &opts, &answer, err);
+	nest_buf_done(&opts);
+	return r;
+}
+
+static int put_inherited(struct nest_buf *opts, const uint64_t inos[NEST_CRIU_RPC_WIRES])
+{
+	int r = 0;
+
+	for (int i = 0; r == 0 && i < NEST_CRIU_RPC_WIRES; i++) {
+		struct nest_buf inherited = NEST_BUF_INIT;
+		char key[40];
+
+		snprintf(key, sizeof(key), "%s:[%llu]",
+			i == NEST_CRIU_RPC_CHANNEL ? "socket" : "pipe",
+			(unsigned long long)inos[i]);
+		r = nest_wire_put_string(&inherited, INHERIT_KEY, key);
+		if (r == 0)
+			r = nest_wire_put_varint(
+				&inherited, INHERIT_FD, (uint64_t)(NEST_CRIU_RPC_WIRE_FD + i));
+		if (r == 0)
+			r = nest_wire_put_bytes(
+				opts, OPT_INHERIT_FD, nest_buf_bytes(&inherited), inherited.len);
+		nest_buf_done(&inherited);
+	}
+	return r;
+}
+
+int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RPC_WIRES],
+	pid_t *ret_pid, struct nest_err *err)
+{
+	const struct option options[] = {
+		{ OPT_IMAGES_DIR_FD, (uint64_t)images },
+		{ OPT_LOG_LEVEL, 1 },
+		{ OPT_LOG_TO_STDERR, 1 },
+		{ OPT_RST_SIBLING, 1 },
+		{ OPT_MANAGE_CGROUPS_MODE, MODE_IGNORE },
+		{ OPT_TCP_CLOSE, 1 },
+		{ OPT_FILE_LOCKS, 1 },
+		{ OPT_NETWORK_LOCK, LOCK_SKIP },
+		{ OPT_SKIP_FILE_RWX_CHECK, 1 },
+	};
+	struct nest_buf opts = NEST_BUF_INIT;
+	struct answer answer;
+	int r = put_options(&opts, options, NEST_ARRAY_SIZE(options));
+
+	if (r == 0)
+		r = put_inherited(&opts, inos);
+	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
+		  : ask(sock, TYPE_RESTORE, &opts, &answer, err);
+	nest_buf_done(&opts);
+	if (r == 0)
+		*ret_pid = answer.pid;
+	return r;
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_CRIU_RPC_H
+#define NEST_SANDBOX_CRIU_RPC_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+struct nest_err;
+
+/*
+ * A CRIU that was started as "criu swrk <fd>" serves requests on that socket, a datagram each, in
+ * the form of CRIU's own rpc.proto. Any thread; all block on the socket.
+ */
+
+/* In the order of the worker's descriptors 3, 1, 2. */
+enum nest_criu_rpc_wire {
+	NEST_CRIU_RPC_CHANNEL,
+	NEST_CRIU_RPC_STDOUT,
+	NEST_CRIU_RPC_STDERR,
+	NEST_CRIU_RPC_WIRES,
+};
+
+/*
+ * How to execute CRIU. One with a libc of its own is started through its ld.so, not by its launching
+ * script: a shell whose real user isn't its effective one gives the effective one up.
+ */
+struct nest_criu_rpc_program {
+	char path[256];
+	char libraries[256]; /* "": @path is CRIU itself; else @path is its ld.so */
+	char binary[256];
+};
+
+/* Finds CRIU at the prefix that tools/install-deps fills, or on the usual path. -ENOENT: nowhere. */
+int nest_criu_rpc_find(struct nest_criu_rpc_program *ret, struct nest_err *err);
+
+/*
+ * Executes CRIU as a worker that serves @sock and holds @wires (-1: none) as descriptors
+ * NEST_CRIU_RPC_WIRE_FD + i, and @images (-1: none) as NEST_CRIU_RPC_IMAGES_FD; all other descriptors
+ * are closed. Returns only if that fails: -errno.
+ */
+#define NEST_CRIU_RPC_SOCKET_FD 3
+#define NEST_CRIU_RPC_IMAGES_FD 4
+#define NEST_CRIU_RPC_WIRE_FD 5
+int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, int images,
+	const int wires[NEST_CRIU_RPC_WIRES]);
+
+/* Asks for a feature, so that all of the kernel's features are detected before the real request. */
+int nest_criu_rpc_prime(int sock, struct nest_err *err);
+
+/* Waits for the answer to that. */
+int nest_criu_rpc_await_primed(int sock, struct nest_err *err);
+
+/* Where a dump's errors are, among the images. */
+#define NEST_CRIU_RPC_LOG "dump.log"
+
+/*
+ * Dumps process @pid of CRIU's pid namespace into descriptor NEST_CRIU_RPC_IMAGES_FD and ends it.
+ * @channel_ino is its channel's inode. CRIU's errors are in NEST_CRIU_RPC_LOG there.
+ */
+int nest_criu_rpc_dump(int sock, pid_t pid, uint64_t channel_ino, struct nest_err *err);
+
+/*
+ * Restores what lies in directory @images, a descriptor of the process that made @sock, which is
+ * PID 1 for CRIU. Inode numbers @inos are of the dumped worker's wires, whose places the
+ * restorer's own take. *@ret_pid is the root task's, a child of the restorer's parent.
+ */
+int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RPC_WIRES],
+	pid_t *ret_pid, struct nest_err *err);
+
+#endif

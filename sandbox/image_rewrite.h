@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_IMAGE_REWRITE_H
+#define NEST_SANDBOX_IMAGE_REWRITE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct nest_err;
+
+/* Where a cell sees the directory of the snapshot that it is restored from; root's alone. */
+#define NEST_IMAGE_REWRITE_DIR "/snapshot"
+#define NEST_IMAGE_REWRITE_FILE "memory"
+#define NEST_IMAGE_REWRITE_PATH NEST_IMAGE_REWRITE_DIR "/" NEST_IMAGE_REWRITE_FILE
+
+/*
+ * Rewrites the CRIU images in directory @images so that private anonymous memory becomes private
+ * mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
+ * it then reads no pages, and clones share those that they don't write. Stacks and what the kernel
+ * provides stay as they are. An area given back with MADV_DONTNEED reads as the file's bytes
+ * afterwards, not as zeros. Blocks on the disk; any thread. -EBADMSG: an image isn't as CRIU 4
+ * writes it; the images are useless after any failure.
+ */
+int nest_image_rewrite_map(int images, const char *path, struct nest_err *err);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/snapshot_dump.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "sandbox/image_rewrite.h"
+
+#define STATUS_MAX 16384
+#define LOG_MAX (1u << 20)
+
+struct worker {
+	uid_t uid;
+	pid_t pid; /* in the cell */
+};
+
+static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *ret,
+	uint64_t wires[NEST_CRIU_RPC_WIRES], struct nest_err *err)
+{
+	static const int fds[NEST_CRIU_RPC_WIRES] = { 3, 1, 2 };
+	nest_autofree char *status = NULL;
+	char path[64];
+	const char *at;
+	struct stat st;
+	int r;
+
+	snprintf(path, sizeof(path), "%d/status", dump->worker);
+	r = nest_file_read(dump->proc, path, STATUS_MAX, &status, NULL, err);
+	if (r < 0)
+		return r;
+	at = strstr(status, "\nUid:\t");
+	ret->uid = at ? (uid_t)strtoul(at + 6, NULL, 10) : 0;
+	at = strstr(status, "\nNSpid:\t");
+	at = at ? at + 1 : "";
+	for (at += strcspn(at, "\t\n"); *at == '\t'; at += strcspn(at + 1, "\t\n") + 1)
+		ret->pid = (pid_t)strtol(at + 1, NULL, 10);
+	if (ret->uid == 0 || ret->pid <= 1)
+		return nest_err_say(err, -ESRCH, "the worker is no worker any more");
+	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++) {
+		snprintf(path, sizeof(path), "%d/fd/%d", dump->worker, fds[i]);
+		if (fstatat(dump->proc, path, &st, 0) < 0)
+			return nest_err_set(
+				err, -errno, "look at the worker's descriptor %d", fds[i]);
+		wires[i] = st.st_ino;
+	}
+	return 0;
+}
+
+/* Files in /tmp belong to the snapshot, and only an empty /tmp is one that every clone has. */
+static int refuse_files(const char *path, struct nest_err *err)
+{
+	nest_autoclosedir DIR *list = opendir(path);
+	struct dirent *entry;
+
+	if (!list)
+		return nest_err_set(err, -errno, "list '%s'", path);
+	while ((entry = readdir(list)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			return nest_err_say(err, -EBUSY, "the function keeps files in %s ('%.64s')",
+				path, entry->d_name);
+	return 0;
+}
+
+/*
+ * Replaces @err's text by the first error of CRIU's log that is a cause: it complains of its own
+ * descriptor limit and of a missing /dev/net/tun every time, and goes on.
+ */
+static void name_cause(int draft, struct nest_err *err)
+{
+	nest_autofree char *log = NULL;
+
+	if (nest_file_read(draft, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) < 0)
+		return;
+	for (char *at = strstr(log, "Error ("); at; at = strstr(at, "Error (")) {
+		char *text = strstr(at, "): ");
+		size_t n;
+
+		if (!text)
+			return;
+		text += 3;
+		n = strcspn(text, "\n");
+		at = text + n;
+		if (strncmp(text, "rlimit: ", 8) == 0 || strncmp(text, "tun: ", 5) == 0)
+			continue;
+		nest_err_say(err, err->code, "%.*s", (int)n, text);
+		return;
+	}
+}
+
+/* Has the cell's dumper become CRIU, and CRIU dump the worker. */
+static int run_criu(
+	const struct nest_snapshot_dump *dump, pid_t pid, uint64_t channel, struct nest_err *err)
+{
+	int r = nest_fd_send(dump->dumper, "d", 1, &dump->draft, 1);
+
+	if (r < 0)
+		return nest_err_set(err, r, "wake the cell's dumper");
+	r = nest_criu_rpc_dump(dump->dumper, pid, channel, err);
+	if (r < 0)
+		name_cause(dump->draft, err);
+	unlinkat(dump->draft, NEST_CRIU_RPC_LOG, 0);
+	return r;
+}
+
+int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
+	struct nest_snapshot_store_contents *ret, struct nest_err *err)
+{
+	struct worker worker = { .uid = 0 };
+	int r = look_at_worker(dump, &worker, ret->wires, err);
+
+	if (r < 0)
+		return r;
+	/* safe: a cell's mounts show less than ours, and only its PID 1 has a say in them */
+	if (setns(dump->cell, CLONE_NEWNS) < 0)
+		return nest_err_set(err, -errno, "enter the cell's mounts");
+	r = refuse_files("/tmp", err);
+	if (r == 0)
+		r = refuse_files("/dev/shm", err);
+	if (r == 0)
+		r = run_criu(dump, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
+	if (r == 0 && dump->memory == NEST_SNAPSHOT_MAPPED)
+		r = nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PATH, err);
+	ret->memory = dump->memory;
+	if (r == 0)
+		r = nest_snapshot_store_seal(dump->draft, ret, err);
+	if (r == 0)
+		r = nest_snapshot_store_publish(dump->store, dump->draft_name, dump->key, err);
+	return r;
+}

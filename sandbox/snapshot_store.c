@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/snapshot_store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+#include <utlist.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "sandbox/message.h"
+
+#define DIRECTORY "snapshots"
+#define CONTENTS "contents"
+#define DRAFT_PREFIX "tmp-"
+#define CHUNK (256u << 10)
+
+static const char magic[8] = "NESTSNP1";
+
+/* ---- digests ---- */
+
+static void free_digest(EVP_MD_CTX **digest)
+{
+	EVP_MD_CTX_free(*digest);
+}
+#define autodigest __attribute__((cleanup(free_digest)))
+
+static int digest_fd(int fd, uint8_t ret[32], uint64_t *ret_bytes, struct nest_err *err)
+{
+	autodigest EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	nest_autofree char *chunk = malloc(CHUNK);
+	ssize_t n;
+
+	*ret_bytes = 0;
+	if (!digest || !chunk || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1)
+		return nest_err_set(err, -ENOMEM, "digest a file");
+	for (;;) {
+		do
+			n = read(fd, chunk, CHUNK);
+		while (n < 0 && errno == EINTR);
+		if (n < 0)
+			return nest_err_set(err, -errno, "read a file");
+		if (n == 0)
+			break;
+		*ret_bytes += (uint64_t)n;
+		if (EVP_DigestUpdate(digest, chunk, (size_t)n) != 1)
+			return nest_err_set(err, -ENOMEM, "digest a file");
+	}
+	return EVP_DigestFinal_ex(digest, ret, NULL) == 1
+		       ? 0
+		       : nest_err_set(err, -ENOMEM, "digest a file");
+}
+
+static int digest_file(int dir, const char *name, bool sync, struct nest_snapshot_store_row *ret,
+	struct nest_err *err)
+{
+	nest_autoclose int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	int r;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return nest_err_set(err, -errno, "open '%s'", name);
+	if (!S_ISREG(st.st_mode))
+		return nest_err_say(err, -EBADMSG, "'%s' is no file", name);
+	r = digest_fd(fd, ret->sha256, &ret->bytes, err);
+	if (r == 0 && sync && fsync(fd) < 0)
+		r = nest_err_set(err, -errno, "sync");
+	return r < 0 ? nest_err_wrap(err, "'%s'", name) : 0;
+}
+
+/* Of the whole table of contents, its own digest taken as zeros. */
+static int digest_contents(const struct nest_snapshot_store_contents *contents,
+	const struct nest_snapshot_store_row *rows, uint8_t ret[32])
+{
+	autodigest EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	struct nest_snapshot_store_contents head = *contents;
+
+	memset(head.sha256, 0, sizeof(head.sha256));
+	if (!digest || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1 ||
+		EVP_DigestUpdate(digest, &head, sizeof(head)) != 1 ||
+		EVP_DigestUpdate(digest, rows, contents->nrows * sizeof(*rows)) != 1 ||
+		EVP_DigestFinal_ex(digest, ret, NULL) != 1)
+		return -ENOMEM;
+	return 0;
+}
+
+/* ---- contents ---- */
+
+static int read_contents(int dir, struct nest_snapshot_store_contents *ret,
+	struct nest_snapshot_store_row **ret_rows, struct nest_err *err)
+{
+	nest_autofree char *bytes = NULL;
+	uint8_t sum[32];
+	size_t len = 0;
+	size_t max = sizeof(*ret) + NEST_SNAPSHOT_STORE_FILES_MAX * sizeof(**ret_rows);
+	int r = nest_file_read(dir, CONTENTS, max, &bytes, &len, err);
+
+	if (r < 0)
+		return r;
+	if (len >= sizeof(*ret))
+		memcpy(ret, bytes, sizeof(*ret));
+	if (len < sizeof(*ret) || memcmp(ret->magic, magic, sizeof(magic)) != 0 ||
+		ret->nrows > NEST_SNAPSHOT_STORE_FILES_MAX || ret->memory > NEST_SNAPSHOT_MAPPED ||
+		len != sizeof(*ret) + ret->nrows * sizeof(**ret_rows))
+		return nest_err_say(err, -EBADMSG, "'%s' is malformed", CONTENTS);
+	memmove(bytes, bytes + sizeof(*ret), len - sizeof(*ret));
+	*ret_rows = (struct nest_snapshot_store_row *)nest_take_ptr(bytes);
+	if (digest_contents(ret, *ret_rows, sum) < 0 ||
+		memcmp(sum, ret->sha256, sizeof(sum)) != 0) {
+		free(nest_take_ptr(*ret_rows));
+		return nest_err_say(err, -EBADMSG, "'%s' was changed", CONTENTS);
+	}
+	return 0;
+}
+
+/* Digests all files of @dir into *@rows, which the caller frees. */
+static int gather(
+	int dir, struct nest_snapshot_store_row **ret, uint32_t *ret_n, struct nest_err *err)
+{
+	nest_autofree struct nest_snapshot_store_row *rows =
+		calloc(NEST_SNAPSHOT_STORE_FILES_MAX, sizeof(*rows));
+	nest_autoclosedir DIR *list = NULL;
+	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *entry;
+	uint32_t n = 0;
+
+	list = copy < 0 ? NULL : fdopendir(copy);
+	if (!rows || !list) {
+		if (copy >= 0 && !list)
+			close(copy);
+		return nest_err_set(err, rows ? -errno : -ENOMEM, "list the draft");
+	}
+	while ((entry = readdir(list))) {
+		int r;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		if (n == NEST_SNAPSHOT_STORE_FILES_MAX ||
+			strlen(entry->d_name) >= sizeof(rows[n].name))
+			return nest_err_say(err, -EFBIG, "the snapshot has more than %d files",
+				NEST_SNAPSHOT_STORE_FILES_MAX);
+		strcpy(rows[n].name, entry->d_name);
+		r = digest_file(dir, rows[n].name, true, &rows[n], err);
+		if (r < 0)
+			return r;
+		n++;
+	}
+	*ret = nest_take_ptr(rows);
+	*ret_n = n;
+	return 0;
+}
+
+int nest_snapshot_store_seal(
+	int draft, struct nest_snapshot_store_contents *contents, struct nest_err *err)
+{
+	nest_autofree struct nest_snapshot_store_row *rows = NULL;
+	nest_autoclose int fd = -1;
+	int r = gather(draft, &rows, &contents->nrows, err);
+
+	if (r < 0)
+		return r;
+	memcpy(contents->magic, magic, sizeof(magic));
+	contents->made_s = (uint64_t)time(NULL);
+	contents->bytes = 0;
+	for (uint32_t i = 0; i < contents->nrows; i++)
+		contents->bytes += rows[i].bytes;
+	if (digest_contents(contents, rows, contents->sha256) < 0)
+		return nest_err_set(err, -ENOMEM, "digest the contents");
+	fd = openat(draft, CONTENTS, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return nest_err_set(err, -errno, "make '%s'", CONTENTS);
+	r = nest_fd_write_all(fd, contents, sizeof(*contents), err);
+	if (r == 0)
+		r = nest_fd_write_all(fd, rows, contents->nrows * sizeof(*rows), err);
+	if (r == 0 && (fsync(fd) < 0 || fsync(draft) < 0))
+		r = nest_err_set(err, -errno, "sync the snapshot");
+	return r;
+}
+
+int nest_snapshot_store_verify(int dir, struct nest_err *err)
+{
+	nest_autofree struct nest_snapshot_store_row *rows = NULL;
+	struct nest_snapshot_store_contents contents;
+	int r = read_contents(dir, &contents, &rows, err);
+
+	for (uint32_t i = 0; r == 0 && i < contents.nrows; i++) {
+		struct nest_snapshot_store_row now = { .bytes = 0 };
+
+		rows[i].name[sizeof(rows[i].name) - 1] = '\0';
+		r = digest_file(dir, rows[i].name, false, &now, err);
+		if (r == 0 && (now.bytes != rows[i].bytes ||
+				      memcmp(now.sha256, rows[i].sha256, sizeof(now.sha256)) != 0))
+			r = nest_err_say(err, -EBADMSG, "'%s' was changed", rows[i].name);
+	}
+	/* whatever is wrong with it, it is no snapshot */
+	if (r < 0 && err)
+		err->code = -EBADMSG;
+	return r < 0 ? -EBADMSG : 0;
+}
+
+/* ---- the store ---- */
+
+struct nest_snapshot_store_entry *nest_snapshot_store_find(
+	struct nest_snapshot_store *store, const char *key)
+{
+	struct nest_snapshot_store_entry *entry;
+
+	DL_FOREACH(store->entries, entry)
+		if (strcmp(entry->view.key, key) == 0)
+			return entry;
+	return NULL;
+}
+
+static void remove_entry(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
+{
+	nest_file_remove_tree(store->dir, entry->view.key, NULL);
+	store->bytes -= entry->view.bytes;
+	DL_DELETE(store->entries, entry);
+	free(entry);
+}
+
+void nest_snapshot_store_forget(struct nest_snapshot_store *store, const char *key)
+{
+	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(store, key);
+
+	if (entry)
+		remove_entry(store, entry);
+}
+
+static void evict(struct nest_snapshot_store *store, const struct nest_snapshot_store_entry *keep)
+{
+	while (store->max_bytes > 0 && store->bytes > store->max_bytes) {
+		struct nest_snapshot_store_entry *entry, *oldest = NULL;
+
+		DL_FOREACH(store->entries, entry)
+			if (entry != keep && entry->users == 0 &&
+				(!oldest || entry->used < oldest->used))
+				oldest = entry;
+		if (!oldest)
+			return;
+		remove_entry(store, oldest);
+	}
+}
+
+int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
+	const struct nest_snapshot_store_contents *contents, struct nest_err *err)
+{
+	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(store, key);
+
+	if (!entry) {
+		entry = calloc(1, sizeof(*entry));
+		if (!entry)
+			return nest_err_set(err, -ENOMEM, "note a snapshot");
+		memcpy(entry->view.key, key, sizeof(entry->view.key));
+		DL_APPEND(store->entries, entry);
+	}
+	store->bytes += contents->bytes - entry->view.bytes;
+	entry->view.bytes = contents->bytes;
+	entry->view.memory = contents->memory;
+	entry->view.made_s = contents->made_s;
+	entry->used = ++store->clock;
+	evict(store, entry);
+	return 0;
+}
+
+int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
+	struct nest_snapshot_store_contents *ret, struct nest_err *err)
+{
+	nest_autofree struct nest_snapshot_store_row *rows = NULL;
+	nest_autoclose int dir =
+		openat(store->dir, key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int r;
+
+	if (dir < 0)
+		return nest_err_set(err, -errno, "open snapshot '%.12s'", key);
+	r = read_contents(dir, ret, &rows, err);
+	if (r < 0)
+		return nest_err_wrap(err, "snapshot '%.12s'", key);
+	*ret_dir = nest_take_fd(dir);
+	return 0;
+}
+
+/* What an earlier life left: whole snapshots are noted, all else is removed. */
+static int load(struct nest_snapshot_store *store, struct nest_err *err)
+{
+	nest_autoclosedir DIR *list = NULL;
+	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent *entry;
+
+	list = copy < 0 ? NULL : fdopendir(copy);
+	if (!list) {
+		if (copy >= 0)
+			close(copy);
+		return nest_err_set(err, -errno, "list the snapshots");
+	}
+	while ((entry = readdir(list))) {
+		struct nest_snapshot_store_contents contents;
+		int dir = -1;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (!nest_message_check_key(entry->d_name) ||
+			nest_snapshot_store_read(store, entry->d_name, &dir, &contents, NULL) < 0 ||
+			nest_snapshot_store_note(store, entry->d_name, &contents, NULL) < 0)
+			nest_file_remove_tree(store->dir, entry->d_name, NULL);
+		if (dir >= 0)
+			close(dir);
+	}
+	return 0;
+}
+
+int nest_snapshot_store_open(const char *state_dir, uint64_t max_bytes,
+	struct nest_snapshot_store *ret, struct nest_err *err)
+{
+	nest_autoclose int state = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest_autoclose int dir = -1;
+	struct stat st;
+	int r;
+
+	if (state < 0)
+		return nest_err_set(err, -errno, "open '%s'", state_dir);
+	if (mkdirat(state, DIRECTORY, 0700) < 0 && errno != EEXIST)
+		return nest_err_set(err, -errno, "make '%s/%s'", state_dir, DIRECTORY);
+	dir = openat(state, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (dir < 0 || fstat(dir, &st) < 0)
+		return nest_err_set(err, -errno, "open '%s/%s'", state_dir, DIRECTORY);
+	if (st.st_uid != geteuid() || (st.st_mode & 077))
+		return nest_err_say(err, -EPERM,
+			"'%s/%s' must belong to user %u alone (mode 0700): remove it", state_dir,
+			DIRECTORY, geteuid());
+	*ret = (struct nest_snapshot_store){ .dir = dir, .max_bytes = max_bytes };
+	r = load(ret, err);
+	if (r < 0) {
+		ret->dir = -1;
+		return r;
+	}
+	dir = -1;
+	return 0;
+}
+
+int nest_snapshot_store_draft(
+	struct nest_snapshot_store *store, char name[32], int *ret, struct nest_err *err)
+{
+	snprintf(name, 32, DRAFT_PREFIX "%llu", (unsigned long long)++store->drafts);
+	if (mkdirat(store->dir, name, 0700) < 0)
+		return nest_err_set(err, -errno, "make a directory for the snapshot");
+	*ret = openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*ret < 0) {
+		int r = nest_err_set(err, -errno, "open the snapshot's directory");
+
+		unlinkat(store->dir, name, AT_REMOVEDIR);
+		return r;
+	}
+	return 0;
+}
+
+void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const char *name)
+{
+	nest_file_remove_tree(store->dir, name, NULL);
+}
+
+int nest_snapshot_store_publish(const struct nest_snapshot_store *store, const char *name,
+	const char *key, struct nest_err *err)
+{
+	if (renameat2(store->dir, name, store->dir, key, RENAME_EXCHANGE) == 0)
+		nest_file_remove_tree(store->dir, name, NULL);
+	else if (errno != ENOENT || renameat(store->dir, name, store->dir, key) < 0)
+		return nest_err_set(err, -errno, "name snapshot '%.12s'", key);
+	if (fsync(store->dir) < 0)
+		return nest_err_set(err, -errno, "sync the store");
+	return 0;
+}

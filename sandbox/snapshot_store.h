@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_SNAPSHOT_STORE_H
+#define NEST_SANDBOX_SNAPSHOT_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sandbox/criu_rpc.h"
+#include "sandbox/snapshot.h"
+
+struct nest_err;
+
+/*
+ * Where snapshots lie: <state>/snapshots/<key>/, root's alone. A snapshot is made in a directory
+ * "tmp-*", gets a table of contents with every file's digest, is synced, and then gets its name; so
+ * what bears a key is whole, or was damaged afterwards, which the digests show.
+ */
+struct nest_snapshot_store_entry {
+	struct nest_snapshot_view view;
+	bool verified; /* its digests were right in this life */
+	uint32_t users;
+	uint64_t used; /* larger is later */
+	struct nest_snapshot_store_entry *prev, *next;
+};
+
+struct nest_snapshot_store {
+	int dir; /* -1: there is none */
+	uint64_t max_bytes;
+	uint64_t bytes;
+	uint64_t clock;
+	uint64_t drafts;
+	struct nest_snapshot_store_entry *entries;
+};
+
+#define NEST_SNAPSHOT_STORE_FILES_MAX 1024
+
+/* The table of contents: file "contents", this head, then its rows. */
+struct nest_snapshot_store_row {
+	char name[64];
+	uint64_t bytes;
+	uint8_t sha256[32];
+};
+
+struct nest_snapshot_store_contents {
+	char magic[8];
+	uint32_t memory; /* enum nest_snapshot_memory */
+	uint32_t nrows;
+	uint64_t made_s;
+	uint64_t bytes;
+	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers that the images know */
+	uint8_t sha256[32];		     /* of all this and the rows */
+};
+
+/* Opens it, making it if need be; removes unfinished drafts and what is unreadable. */
+int nest_snapshot_store_open(const char *state_dir, uint64_t max_bytes,
+	struct nest_snapshot_store *ret, struct nest_err *err);
+
+/* Makes an empty draft: its name and descriptor, which the caller owns. */
+int nest_snapshot_store_draft(
+	struct nest_snapshot_store *store, char name[32], int *ret, struct nest_err *err);
+
+/* Removes draft @name. Blocks on the disk. */
+void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const char *name);
+
+/*
+ * Seals the files of @draft: digests them, writes the contents (@contents' memory and wires are the
+ * caller's, the rest is filled in), syncs all. Blocks on the disk.
+ */
+int nest_snapshot_store_seal(
+	int draft, struct nest_snapshot_store_contents *contents, struct nest_err *err);
+
+/* Gives sealed draft @name the name @key, in the place of one that has it. Blocks on the disk. */
+int nest_snapshot_store_publish(const struct nest_snapshot_store *store, const char *name,
+	const char *key, struct nest_err *err);
+
+/* Notes @contents as snapshot @key, and removes the longest unused until the bound holds. */
+int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
+	const struct nest_snapshot_store_contents *contents, struct nest_err *err);
+
+/* What the store knows of snapshot @key, or NULL. */
+struct nest_snapshot_store_entry *nest_snapshot_store_find(
+	struct nest_snapshot_store *store, const char *key);
+
+/* Opens snapshot @key and reads its head; the caller owns *@ret_dir. -ENOENT: there is none. */
+int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
+	struct nest_snapshot_store_contents *ret, struct nest_err *err);
+
+/* Checks every file of the snapshot in @dir. -EBADMSG names the one that was changed. */
+int nest_snapshot_store_verify(int dir, struct nest_err *err);
+
+/* Removes snapshot @key; a missing one is fine. */
+void nest_snapshot_store_forget(struct nest_snapshot_store *store, const char *key);
+
+#endif

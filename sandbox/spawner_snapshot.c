@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/spawner_snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "sandbox/snapshot_dump.h"
+#include "sandbox/spawner_cell.h"
+
+/* What the child that dumps sends home; smaller than PIPE_BUF, so in one piece. */
+struct outcome {
+	struct nest_err err;
+	struct nest_snapshot_store_contents contents;
+};
+
+void nest_spawner_snapshot_open(
+	struct nest_spawner *spawner, const struct nest_sandbox_config *config)
+{
+	const uint32_t needed = NEST_FOOTING_MOUNT | NEST_FOOTING_PID | NEST_FOOTING_IDS;
+	struct nest_err err = NEST_ERR_INIT;
+	int r = 0;
+
+	spawner->store.dir = -1;
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(spawner->jobs); i++)
+		spawner->jobs[i].pipe = -1;
+	if (!config->snapshots)
+		r = nest_err_say(&err, -EPERM, "snapshots are off");
+	else if ((spawner->footing.have & needed) != needed)
+		r = nest_err_say(&err, -EPERM,
+			"cells have no root file system, pids and users of their own");
+	if (r == 0)
+		r = nest_criu_rpc_find(&spawner->criu, &err);
+	if (r == 0)
+		r = nest_snapshot_store_open(
+			config->state_dir, config->snapshots_bytes, &spawner->store, &err);
+	if (r < 0)
+		snprintf(spawner->no_snapshots, sizeof(spawner->no_snapshots), "%.255s",
+			nest_err_text(&err));
+}
+
+/* ---- dumps ---- */
+
+static void tell_dumped(
+	struct nest_spawner *spawner, uint64_t id, uint64_t bytes, const struct nest_err *err)
+{
+	struct nest_message_dumped dumped = { .bytes = bytes, .err = *err };
+
+	nest_message_begin(&dumped.head, NEST_MESSAGE_DUMPED, sizeof(dumped), id);
+	nest_message_send(spawner->agent, &dumped);
+}
+
+static int compare_fds(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Keeps 0 to 2 and @keep: no other cell's socket shall live on in a dump. */
+static void close_others(int *keep, size_t n)
+{
+	unsigned from = 3;
+
+	qsort(keep, n, sizeof(*keep), compare_fds);
+	for (size_t i = 0; i < n; i++) {
+		if ((unsigned)keep[i] > from)
+			close_range(from, (unsigned)keep[i] - 1, 0);
+		from = (unsigned)keep[i] + 1;
+	}
+	close_range(from, ~0u, 0);
+}
+
+static _Noreturn void dump_and_exit(const struct nest_snapshot_dump *dump, int out)
+{
+	int keep[] = { dump->store->dir, dump->draft, dump->proc, dump->cell, dump->dumper, out };
+	struct outcome outcome = { .err = NEST_ERR_INIT };
+	int r = 0;
+
+	close_others(keep, NEST_ARRAY_SIZE(keep));
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		r = nest_err_set(&outcome.err, -errno, "set the parent death signal");
+	if (r == 0)
+		r = nest_snapshot_dump_run(dump, &outcome.contents, &outcome.err);
+	if (r < 0) {
+		nest_snapshot_store_drop(dump->store, dump->draft_name);
+		outcome.err.code = r;
+	}
+	if (write(out, &outcome, sizeof(outcome)) < 0)
+		_exit(EXIT_FAILURE);
+	_exit(EXIT_SUCCESS);
+}
+
+static struct nest_spawner_job *find_job(struct nest_spawner *spawner, size_t *ret_n)
+{
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(spawner->jobs); i++) {
+		*ret_n = i;
+		if (spawner->jobs[i].pid == 0)
+			return &spawner->jobs[i];
+	}
+	return NULL;
+}
+
+static int begin_dump(struct nest_spawner *spawner, const struct nest_spawner_cell *cell,
+	const struct nest_message_dump *request, struct nest_err *err)
+{
+	struct nest_snapshot_dump dump = {
+		.store = &spawner->store,
+		.key = request->key,
+		.memory = request->memory,
+		.proc = spawner->proc,
+		.cell = cell->pidfd,
+		.dumper = cell->dumper,
+		.worker = cell->worker,
+	};
+	nest_autoclose int draft = -1;
+	char name[32];
+	int pipe[2];
+	size_t n = 0;
+	struct nest_spawner_job *job = find_job(spawner, &n);
+	int r;
+
+	if (!job)
+		return nest_err_say(
+			err, -EBUSY, "%zu dumps are under way", NEST_ARRAY_SIZE(spawner->jobs));
+	r = nest_snapshot_store_draft(&spawner->store, name, &draft, err);
+	if (r == 0)
+		r = nest_fd_pipe(0, pipe, err);
+	if (r < 0)
+		return r;
+	dump.draft = draft;
+	dump.draft_name = name;
+	job->pid = _Fork(); /* no handler of the agent's libraries shall run */
+	if (job->pid == 0)
+		dump_and_exit(&dump, pipe[1]);
+	close(pipe[1]);
+	r = job->pid > 0 ? nest_spawner_cell_watch(spawner, pipe[0], NEST_SPAWNER_EVENT_JOB, n, err)
+			 : nest_err_set(err, -errno, "fork");
+	if (r < 0) {
+		if (job->pid > 0) {
+			kill(job->pid, SIGKILL);
+			waitpid(job->pid, NULL, 0);
+		}
+		job->pid = 0;
+		close(pipe[0]);
+		nest_snapshot_store_drop(&spawner->store, name);
+		return r;
+	}
+	job->pipe = pipe[0];
+	job->cell = cell->id;
+	memcpy(job->key, request->key, sizeof(job->key));
+	memcpy(job->draft, name, sizeof(job->draft));
+	return 0;
+}
+
+void nest_spawner_snapshot_dump(struct nest_spawner *spawner, const struct nest_message_dump *dump)
+{
+	struct nest_spawner_cell *cell = nest_spawner_cell_find(spawner, dump->head.cell);
+	struct nest_err err = NEST_ERR_INIT;
+	int r = 0;
+
+	if (!cell || cell->state != NEST_SPAWNER_CELL_RUNNING || cell->starting)
+		r = nest_err_say(&err, -ESRCH, "the cell does not run");
+	else if (spawner->store.dir < 0)
+		r = nest_err_say(&err, -ENOSYS, "no snapshots: %s", spawner->no_snapshots);
+	else if (!nest_message_check_key(dump->key) || dump->memory > NEST_SNAPSHOT_MAPPED)
+		r = nest_err_say(&err, -EINVAL, "the key or the kind of memory is none");
+	else if (cell->dumper < 0)
+		r = nest_err_say(&err, -EINVAL, "the cell was not started to be dumped");
+	if (r == 0)
+		r = begin_dump(spawner, cell, dump, &err);
+	if (r < 0)
+		tell_dumped(spawner, dump->head.cell, 0, &err);
+}
+
+void nest_spawner_snapshot_hear(struct nest_spawner *spawner, size_t n)
+{
+	struct nest_spawner_job *job = &spawner->jobs[n];
+	struct outcome outcome = { .err = NEST_ERR_INIT };
+	ssize_t got = read(job->pipe, &outcome, sizeof(outcome));
+
+	epoll_ctl(spawner->poll, EPOLL_CTL_DEL, job->pipe, NULL);
+	close(nest_take_fd(job->pipe));
+	waitpid(job->pid, NULL, 0); /* it has only its exit left */
+	job->pid = 0;
+	if (got != (ssize_t)sizeof(outcome)) {
+		nest_err_say(&outcome.err, -EIO, "the dump was killed");
+		nest_snapshot_store_drop(&spawner->store, job->draft);
+	}
+	outcome.err.text[sizeof(outcome.err.text) - 1] = '\0';
+	if (outcome.err.code == 0) {
+		nest_snapshot_store_note(
+			&spawner->store, job->key, &outcome.contents, &outcome.err);
+		nest_spawner_snapshot_proved(spawner, job->key);
+	}
+	tell_dumped(spawner, job->cell, outcome.contents.bytes, &outcome.err);
+}
+
+/* ---- the store ---- */
+
+void nest_spawner_snapshot_forget(
+	struct nest_spawner *spawner, const struct nest_message_dump *dump)
+{
+	if (spawner->store.dir >= 0 && nest_message_check_key(dump->key))
+		nest_snapshot_store_forget(&spawner->store, dump->key);
+}
+
+void nest_spawner_snapshot_list(struct nest_spawner *spawner)
+{
+	struct nest_message_snapshot message;
+	struct nest_snapshot_store_entry *entry;
+
+	for (entry = spawner->store.entries;; entry = entry->next) {
+		message = (struct nest_message_snapshot){ .memory = 0 };
+		nest_message_begin(&message.head, NEST_MESSAGE_SNAPSHOT, sizeof(message), 0);
+		if (entry) {
+			message.bytes = entry->view.bytes;
+			message.made_s = entry->view.made_s;
+			message.memory = entry->view.memory;
+			memcpy(message.key, entry->view.key, sizeof(message.key));
+		}
+		nest_message_send(spawner->agent, &message);
+		if (!entry)
+			return;
+	}
+}
+
+int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
+	int *ret_mount, struct nest_err *err)
+{
+	struct nest_snapshot_store_contents contents;
+	struct nest_snapshot_store_entry *entry;
+	nest_autoclose int dir = -1;
+	int r;
+
+	if (spawner->store.dir < 0)
+		return nest_err_say(err, -ENOSYS, "no snapshots: %s", spawner->no_snapshots);
+	entry = nest_snapshot_store_find(&spawner->store, start->key);
+	if (!entry)
+		return nest_err_say(err, -ENOENT, "there is no snapshot '%.12s'", start->key);
+	r = nest_snapshot_store_read(&spawner->store, start->key, &dir, &contents, err);
+	if (r < 0) {
+		nest_snapshot_store_forget(&spawner->store, start->key);
+		return r;
+	}
+	start->verify = !entry->verified;
+	memcpy(start->wires, contents.wires, sizeof(start->wires));
+	r = nest_rootfs_clone_code(&spawner->rootfs, dir, ret_mount, err);
+	if (r < 0)
+		return r;
+	entry->users++;
+	entry->used = ++spawner->store.clock;
+	return 0;
+}
+
+void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key)
+{
+	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(&spawner->store, key);
+
+	if (entry)
+		entry->verified = true;
+}
+
+void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged)
+{
+	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(&spawner->store, key);
+
+	if (entry && entry->users > 0)
+		entry->users--;
+	if (damaged)
+		nest_snapshot_store_forget(&spawner->store, key);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_SPAWNER_SNAPSHOT_H
+#define NEST_SANDBOX_SPAWNER_SNAPSHOT_H
+
+#include <stddef.h>
+
+#include "sandbox/message.h"
+
+struct nest_err;
+struct nest_sandbox_config;
+struct nest_spawner;
+
+/* What the spawner does for snapshots. Dumps run in children of its, a few at once. */
+
+/*
+ * Opens the store and finds CRIU, if snapshots are wanted and cells can have them. Why not goes to
+ * @spawner's no_snapshots. Before the spawner enters the cells' root.
+ */
+void nest_spawner_snapshot_open(
+	struct nest_spawner *spawner, const struct nest_sandbox_config *config);
+
+/* The checked requests. Their failures are told to the agent. */
+void nest_spawner_snapshot_dump(struct nest_spawner *spawner, const struct nest_message_dump *dump);
+void nest_spawner_snapshot_forget(
+	struct nest_spawner *spawner, const struct nest_message_dump *dump);
+void nest_spawner_snapshot_list(struct nest_spawner *spawner);
+
+/*
+ * Looks up the snapshot of RESTORE @start, fills in what its images know, and opens it as a detached
+ * read-only mount; the caller owns *@ret_mount. -ENOENT: there is none.
+ */
+int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
+	int *ret_mount, struct nest_err *err);
+
+/* A cell that used @key has got its clone: so its digests were right. */
+void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key);
+
+/* A cell that used @key is gone; it found it @damaged. */
+void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged);
+
+/* Dump @n has something to say, or has ended. */
+void nest_spawner_snapshot_hear(struct nest_spawner *spawner, size_t n);
+
+#endif

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that start from a snapshot: clones are their own selves, have all that a plain worker has,
+and a snapshot that is bad in any way costs no request."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from host import descendants, wait_for
+
+ON = {"snapshots": {"enabled": True}}
+
+CHANCE_JS = """
+const crypto = require('node:crypto');
+const { random } = Math;
+crypto.randomUUID(); crypto.randomInt(100); Math.random();
+exports.handler = async () => ({
+  bytes: crypto.randomBytes(16).toString('hex'),
+  uuid: crypto.randomUUID(),
+  global: globalThis.crypto.randomUUID(),
+  web: Buffer.from(crypto.webcrypto.getRandomValues(new Uint8Array(16))).toString('hex'),
+  ints: Array.from({ length: 4 }, () => crypto.randomInt(2 ** 40)).join(),
+  math: Math.random(),
+  kept: random(),
+  now: Date.now(),
+  performance: performance.timeOrigin + performance.now(),
+  secret: process.env.SECRET,
+});
+"""
+
+CHANCE_PY = """
+import os, random, ssl, time, uuid
+random.random(); ssl.RAND_bytes(8)
+def handler(event, context):
+    return {'bytes': ssl.RAND_bytes(16).hex(), 'uuid': str(uuid.uuid4()), 'random': random.random(),
+            'urandom': os.urandom(8).hex(), 'now': time.time() * 1000,
+            'secret': os.environ.get('SECRET')}
+"""
+
+CHANCES = {
+    "nodejs": (CHANCE_JS, ("bytes", "uuid", "global", "web", "ints", "math", "kept")),
+    "python": (CHANCE_PY, ("bytes", "uuid", "random", "urandom")),
+}
+
+LOOK = """
+const fs = require('node:fs');
+const read = (file) => { try { return fs.readFileSync(file, 'utf8'); } catch (e) { return e.code; } };
+const keep = /^(Uid|Gid|Groups|Umask|NoNewPrivs|Seccomp|Seccomp_filters|Cap|NSpid|NStgid|Threads|Sig(Ign|Cgt|Blk))/;
+exports.handler = async () => ({
+  status: read('/proc/self/status').split('\\n').filter((line) => keep.test(line)),
+  limits: read('/proc/self/limits'),
+  oom: read('/proc/self/oom_score_adj'),
+  cgroup: read('/proc/self/cgroup').replace(/cell-?\\w+/g, 'cell'),
+  cwd: process.cwd(),
+  comm: read('/proc/self/comm'),
+  cmdline: read('/proc/self/cmdline'),
+  mounts: read('/proc/self/mountinfo').split('\\n').map((line) => line.split(' ').slice(3).join(' ')),
+  root: fs.readdirSync('/').sort(),
+  snapshot: (() => { try { return fs.readdirSync('/snapshot'); } catch (e) { return e.code; } })(),
+  fds: fs.readdirSync('/proc/self/fd').length,
+  hostname: require('node:os').hostname(),
+  write: (() => { try { fs.writeFileSync('/function/x', ''); return 'written'; } catch (e) { return e.code; } })(),
+});
+"""
+
+
+def snapshot_of(host, name):
+    return host.function(name)["versions"][0]["snapshot"]
+
+
+def await_snapshot(host, name):
+    """Waits until the function starts from a snapshot, and fails as soon as it is known not to."""
+    def settled():
+        state = snapshot_of(host, name)
+        return state if state["state"] in ("stands", "paused", "off") else None
+
+    state = wait_for(settled, f"a snapshot of {name}")
+    assert state["state"] == "stands", (state, host.log()[-3000:])
+    return state
+
+
+def deploy(host, runtime, name, source, **spec):
+    spec.setdefault("workers", {"max": 4, "idleMs": 100})
+    (host.deploy_node if runtime == "nodejs" else host.deploy_python)(name, source, **spec)
+
+
+def quiet(host, name):
+    """Waits until the function has no worker."""
+    wait_for(lambda: not [w for w in host.workers() if w["function"] == name], "workers leave")
+
+
+def cold(host, name, event=None):
+    """The answer to a request that no worker was up for."""
+    quiet(host, name)
+    answer = host.invoke(name, event)
+    assert answer.status == 200, (answer, host.log()[-3000:])
+    return answer.json()
+
+
+def restores(host, name):
+    return snapshot_of(host, name)["restoresTotal"]
+
+
+@pytest.fixture(scope="module")
+def frozen_host(make_shared_host):
+    return make_shared_host(ON)
+
+
+@pytest.mark.parametrize("runtime", sorted(CHANCES))
+def test_two_clones_differ_and_see_the_right_time(frozen_host, runtime):
+    host, name = frozen_host, f"chance-{runtime}"
+    source, fields = CHANCES[runtime]
+    deploy(host, runtime, name, source, env={"SECRET": "s3"})
+    await_snapshot(host, name)
+    seen = [cold(host, name) for _ in range(3)]
+    assert restores(host, name) == 3, snapshot_of(host, name)
+    for field in fields:
+        assert len({str(one[field]) for one in seen}) == 3, (field, seen)
+    assert all(abs(one["now"] - time.time() * 1000) < 20000 for one in seen)
+    assert all(abs(one.get("performance", one["now"]) - one["now"]) < 50 for one in seen)
+    assert all(one["secret"] == "s3" for one in seen)
+
+
+def test_a_clone_is_confined_as_a_plain_worker_is(frozen_host):
+    host = frozen_host
+    deploy(host, "nodejs", "look", LOOK)
+    deploy(host, "nodejs", "look-plain", LOOK, snapshot="off")
+    await_snapshot(host, "look")
+    clone, plain = cold(host, "look"), cold(host, "look-plain")
+    assert restores(host, "look") == 1
+    uid = [line for line in plain["status"] if line.startswith("Uid")][0].split()[1]
+    own = [line for line in clone["status"] if line.startswith("Uid")][0].split()[1]
+    plain["status"] = [line.replace(uid, own) for line in plain["status"]]
+    for pid_line in ("NSpid", "NStgid"):
+        for one in (clone, plain):
+            one["status"] = [s for s in one["status"] if not s.startswith(pid_line)]
+    assert plain.pop("hostname") == "look-plain" and clone.pop("hostname") == "look"
+    # its own images are mounted where only CRIU, as root, can look
+    assert clone.pop("snapshot") == "EACCES" and plain.pop("snapshot") in ("EACCES", [])
+    clone["mounts"] = [line for line in clone["mounts"] if " /snapshot ro,nosuid,nodev" not in line]
+    for field in plain:
+        assert clone[field] == plain[field], field
+
+
+def test_hooks_and_a_warm_up_run_once_before_and_in_each_clone(frozen_host):
+    host = frozen_host
+    deploy(host, "nodejs", "hooked", """
+      let served = [], log = [];
+      exports.beforeSnapshot = async () => { log.push(`before after ${served.length}`); };
+      exports.afterRestore = async () => { log.push('after'); };
+      exports.handler = async (event) => { served.push(event.who); return { served, log }; };
+    """, snapshot={"warmup": {"who": "warm-up"}})
+    await_snapshot(host, "hooked")
+    for _ in range(2):
+        assert cold(host, "hooked", {"who": "caller"}) == {
+            "served": ["warm-up", "caller"], "log": ["before after 1", "after"]}
+
+
+def test_a_failing_hook_in_a_clone_costs_no_request(frozen_host):
+    host = frozen_host
+    deploy(host, "nodejs", "badhook", """
+      exports.afterRestore = () => { throw new Error('no way back'); };
+      exports.handler = async () => 'served';
+    """)
+    await_snapshot(host, "badhook")
+    for _ in range(3):
+        assert cold(host, "badhook") == "served"
+    state = snapshot_of(host, "badhook")
+    assert state["state"] == "paused" and "no way back" in state["lastFailure"], state
+    assert restores(host, "badhook") == 0
+
+
+def test_what_can_not_be_frozen_is_served_and_named(frozen_host):
+    host = frozen_host
+    deploy(host, "nodejs", "refuses", """
+      exports.beforeSnapshot = () => { throw new Error('not me'); };
+      exports.handler = async () => 'served';
+    """)
+    assert host.invoke("refuses").json() == "served"
+    state = wait_for(lambda: (s := snapshot_of(host, "refuses"))["state"] == "paused" and s, "the refusal")
+    assert "not me" in state["lastFailure"]
+    assert cold(host, "refuses") == "served"
+
+
+def test_a_function_with_files_in_tmp_is_started_plainly(frozen_host):
+    host = frozen_host
+    deploy(host, "python", "files", "open('/tmp/made-at-init', 'w').write('here')\n"
+           "def handler(event, context):\n    return open('/tmp/made-at-init').read()\n")
+    state = wait_for(lambda: (s := snapshot_of(host, "files"))["state"] == "paused" and s, "the refusal")
+    assert "made-at-init" in state["lastFailure"]
+    assert cold(host, "files") == "here"
+
+
+def test_twenty_cold_starts_at_once(frozen_host):
+    host = frozen_host
+    deploy(host, "nodejs", "crowd", "exports.handler = async (n) => { await new Promise((r) => "
+           "setTimeout(r, 200)); return n; };", concurrency=1, workers={"max": 20, "idleMs": 100})
+    await_snapshot(host, "crowd")
+    quiet(host, "crowd")
+    connections = [host.connect() for _ in range(20)]
+    for n, connection in enumerate(connections):
+        connection.request("POST", "/2015-03-31/functions/crowd/invocations", body=json.dumps(n))
+    assert [json.loads(c.getresponse().read()) for c in connections] == list(range(20))
+
+
+def images(host, name):
+    root = host.root / "state" / "snapshots"
+    key = snapshot_of(host, name)["key"]
+    return [p for p in root.rglob("*") if p.is_file() and key in str(p)]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    if not data:
+        return
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    path.write_bytes(data)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, os.unlink])
+def test_a_damaged_snapshot_costs_no_request(make_host, harm):
+    host = make_host(ON)
+    deploy(host, "nodejs", "hurt", "exports.handler = async () => 'served';")
+    await_snapshot(host, "hurt")
+    files = images(host, "hurt")
+    assert files
+    saved = host.root / "saved"
+    shutil.copytree(host.root / "state" / "snapshots", saved)
+    for file in files:
+        host.stop()
+        shutil.rmtree(host.root / "state" / "snapshots")
+        shutil.copytree(saved, host.root / "state" / "snapshots")
+        harm(file)
+        host.start()
+        assert cold(host, "hurt") == "served", file
+        assert cold(host, "hurt") == "served", file
+
+
+def test_kill_9_while_dumping_or_restoring_leaves_a_host_that_serves(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "struck", "exports.handler = async () => 'served';")
+    for _ in range(3):
+        host.nestctl("snapshot", "build", "struck")
+        wait_for(lambda: snapshot_of(host, "struck")["state"] != "queued", "the making begins")
+        for pid in descendants(host.pid):
+            try:
+                if b"criu" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        assert cold(host, "struck") == "served"
+    host.kill()
+    host.start()
+    assert cold(host, "struck") == "served"
+
+
+def test_rounds_of_clones_leak_nothing(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "round", "exports.handler = async () => 'served';",
+           workers={"max": 1, "idleMs": 1})
+    await_snapshot(host, "round")
+    rounds = int(os.environ.get("NESTLET_ROUNDS", "200"))
+    for _ in range(10):
+        cold(host, "round")
+    quiet(host, "round")
+    before = len(host.fds())
+    for _ in range(rounds):
+        cold(host, "round")
+    quiet(host, "round")
+    wait_for(lambda: len(host.fds()) <= before, "the descriptors are as before")
+    assert restores(host, "round") >= rounds, snapshot_of(host, "round")
+
+
+def test_the_snapshot_of_a_removed_function_goes(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "gone", "exports.handler = async () => 'served';")
+    await_snapshot(host, "gone")
+    assert images(host, "gone")
+    store = host.root / "state" / "snapshots"
+    host.nestctl("rm", "gone")
+    wait_for(lambda: not [p for p in store.rglob("*") if p.is_file()], "the images go")
+
+
+def test_nestctl_shows_drops_and_makes_snapshots(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "shown", "exports.handler = async () => 'served';")
+    deploy(host, "nodejs", "bare", "exports.handler = async () => 'served';", snapshot="off")
+    await_snapshot(host, "shown")
+    assert "stands" in host.nestctl("snapshot", "list").stdout
+    host.nestctl("snapshot", "rm", "shown")
+    assert snapshot_of(host, "shown")["state"] == "none"
+    assert cold(host, "shown") == "served" and restores(host, "shown") == 0
+    host.nestctl("snapshot", "build", "shown")
+    await_snapshot(host, "shown")
+    refused = host.nestctl("snapshot", "build", "bare", check=False)
+    assert refused.returncode != 0 and "has no snapshots" in refused.stderr

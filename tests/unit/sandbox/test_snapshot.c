@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/snapshot.h"
+
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "tests/unit/sandbox/cell_fixture.h"
+
+#define PATIENCE_MS 10000
+
+static const char key[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+static const char other_key[] = "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+/* Answers each line on its channel with what it is and a count that it keeps in its memory. */
+static const char worker[] = "import socket\n"
+			     "s=socket.socket(fileno=3)\n"
+			     "n=0\n"
+			     "big=bytearray(b'x'*8000000)\n"
+			     "while True:\n"
+			     " d=s.recv(100)\n"
+			     " if not d: break\n"
+			     " n+=1\n"
+			     " if d==b'status\\n': a=open('/proc/self/status').read()\n"
+			     " elif d==b'limits\\n': a=open('/proc/self/limits').read()\n"
+			     " elif d==b'tmp\\n': open('/tmp/x','w').write('y'); a='ok'\n"
+			     " else: a='%d %d'%(n,sum(big[::4096]))\n"
+			     " s.sendall(a.encode()+b'\\0')\n"
+			     " print('answered',n,flush=True)\n";
+
+static const char *const argv[] = { "/usr/bin/python3", "-I", "-S", "-c", worker, NULL };
+
+struct clone_run {
+	struct nest_cell *cell;
+	int channel, out, errors;
+	bool wired, started, exited, dumped;
+	pid_t pid;
+	enum nest_cell_cause cause;
+	struct nest_err err, dump_err;
+	uint64_t bytes;
+};
+
+static struct cell_fixture fixture;
+
+static void on_started(struct nest_cell *cell, pid_t pid, void *arg)
+{
+	struct clone_run *run = arg;
+
+	(void)cell;
+	run->started = true;
+	run->pid = pid;
+}
+
+static void on_exited(struct nest_cell *cell, const struct nest_cell_exit *how, void *arg)
+{
+	struct clone_run *run = arg;
+
+	(void)cell;
+	run->exited = true;
+	run->cause = how->cause;
+	if (how->err)
+		run->err = *how->err;
+}
+
+static void on_wired(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg)
+{
+	struct clone_run *run = arg;
+
+	(void)cell;
+	ck_assert(!run->wired && !run->started);
+	run->wired = true;
+	run->channel = wires->channel_fd;
+	run->out = wires->stdout_fd;
+	run->errors = wires->stderr_fd;
+}
+
+static void on_dumped(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg)
+{
+	struct clone_run *run = arg;
+
+	(void)cell;
+	run->dumped = true;
+	run->bytes = bytes;
+	if (err)
+		run->dump_err = *err;
+}
+
+static const struct nest_cell_events events = { on_started, on_exited };
+
+static struct nest_cell_spec worker_spec(void)
+{
+	struct nest_cell_spec spec = cell_fixture_spec(argv);
+
+	spec.code_fd = open(fixture.code_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(spec.code_fd, 0);
+	spec.snapshot = true;
+	return spec;
+}
+
+static void start_plain(struct clone_run *run)
+{
+	struct nest_cell_spec spec = worker_spec();
+	int channel[2], out[2], errors[2];
+	int r;
+
+	memset(run, 0, sizeof(*run));
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel), 0);
+	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
+	ck_assert_int_eq(pipe2(errors, O_CLOEXEC), 0);
+	spec.channel_fd = channel[1];
+	spec.stdout_fd = out[1];
+	spec.stderr_fd = errors[1];
+	r = nest_cell_start(fixture.sandbox, &spec, &events, run, &run->cell, &run->err);
+	ck_assert_msg(r == 0, "start: %s", nest_err_text(&run->err));
+	run->channel = channel[0];
+	run->out = out[0];
+	run->errors = errors[0];
+	close(channel[1]);
+	close(out[1]);
+	close(errors[1]);
+	close(spec.code_fd);
+	cell_fixture_await(&fixture, &run->started);
+}
+
+static void start_clone(struct clone_run *run, const char *which)
+{
+	struct nest_cell_spec spec = worker_spec();
+	int r;
+
+	memset(run, 0, sizeof(*run));
+	r = nest_snapshot_restore(
+		fixture.sandbox, &spec, which, &events, on_wired, run, &run->cell, &run->err);
+	ck_assert_msg(r == 0, "restore: %s", nest_err_text(&run->err));
+	close(spec.code_fd);
+}
+
+static void await_clone(struct clone_run *run)
+{
+	bool over = false;
+
+	while (!over) {
+		uv_run(&fixture.loop, UV_RUN_ONCE);
+		over = run->started || run->exited;
+	}
+	ck_assert_msg(run->started, "restore: %s", nest_err_text(&run->err));
+}
+
+/* Asks the worker; its answer, which is valid until the next. */
+static const char *ask(const struct clone_run *run, const char *question)
+{
+	static char answer[16384];
+	size_t n = 0;
+
+	ck_assert_int_eq(write(run->channel, question, strlen(question)), strlen(question));
+	do {
+		struct pollfd polled = { .fd = run->channel, .events = POLLIN };
+		ssize_t got;
+
+		ck_assert_msg(poll(&polled, 1, PATIENCE_MS) == 1, "no answer");
+		got = read(run->channel, answer + n, sizeof(answer) - n);
+		ck_assert_int_gt(got, 0);
+		n += (size_t)got;
+	} while (answer[n - 1] != '\0');
+	return answer;
+}
+
+static void finish(struct clone_run *run)
+{
+	nest_cell_kill(run->cell);
+	cell_fixture_await(&fixture, &run->exited);
+	close(run->channel);
+	close(run->out);
+	close(run->errors);
+}
+
+static void dump(struct clone_run *run, const char *which, enum nest_snapshot_memory memory)
+{
+	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, memory, on_dumped, run), 0);
+	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, memory, on_dumped, run), -EALREADY);
+	cell_fixture_await(&fixture, &run->dumped);
+}
+
+/* A snapshot of a worker that has answered once. */
+static void make_snapshot(enum nest_snapshot_memory memory)
+{
+	struct clone_run run;
+
+	start_plain(&run);
+	ck_assert_str_eq(ask(&run, "x\n"), "1 234480");
+	dump(&run, key, memory);
+	ck_assert_msg(run.dump_err.code == 0, "dump: %s", nest_err_text(&run.dump_err));
+	ck_assert_uint_gt(run.bytes, 8000000);
+	finish(&run);
+	ck_assert_int_eq(run.cause, NEST_CELL_KILLED);
+}
+
+static void open_fixture(void)
+{
+	const char *why;
+
+	cell_fixture_init(&fixture);
+	fixture.config.snapshots = true;
+	fixture.config.pool_size = 1;
+	cell_fixture_open(&fixture);
+	ck_assert_msg(nest_snapshot_available(fixture.sandbox, &why), "no snapshots: %s", why);
+}
+
+static void close_fixture(void)
+{
+	cell_fixture_close(&fixture);
+}
+
+static void await_pool(void)
+{
+	while (nest_sandbox_prepared(fixture.sandbox) == 0)
+		uv_run(&fixture.loop, UV_RUN_ONCE);
+}
+
+START_TEST(test_clones_go_on_where_the_snapshot_was_taken)
+{
+	struct clone_run runs[2];
+
+	make_snapshot(_i);
+	for (int i = 0; i < 2; i++) {
+		await_pool();
+		start_clone(&runs[i], key);
+		await_clone(&runs[i]);
+	}
+	for (int i = 0; i < 2; i++) {
+		ck_assert_str_eq(ask(&runs[i], "x\n"), "2 234480");
+		ck_assert_str_eq(ask(&runs[i], "x\n"), "3 234480");
+	}
+	for (int i = 0; i < 2; i++) {
+		char text[64] = "";
+
+		ck_assert_int_eq(read(runs[i].out, text, sizeof(text) - 1), 22);
+		ck_assert_str_eq(text, "answered 2\nanswered 3\n");
+		finish(&runs[i]);
+		ck_assert_int_eq(runs[i].cause, NEST_CELL_KILLED);
+	}
+}
+END_TEST
+
+/* The lines of /proc/self/status that say what a process may do. */
+static void confinement(const struct clone_run *run, char *ret, size_t cap)
+{
+	static const char *const fields[] = { "Umask:", "Uid:", "Gid:", "Groups:", "NSpid:", "Cap",
+		"NoNewPrivs:", "Seccomp", "Sig", "Shd", "Threads:" };
+	const char *at = ask(run, "status\n");
+	size_t n = 0;
+
+	for (; *at; at += strcspn(at, "\n"), at += *at == '\n')
+		for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
+			if (strncmp(at, fields[i], strlen(fields[i])) == 0)
+				n += (size_t)snprintf(
+					ret + n, cap - n, "%.*s\n", (int)strcspn(at, "\n"), at);
+	snprintf(ret + n, cap - n, "%s", ask(run, "limits\n"));
+}
+
+START_TEST(test_a_clone_is_confined_like_a_plain_worker)
+{
+	static char plain[16384], clone[16384];
+	struct clone_run run;
+
+	start_plain(&run);
+	confinement(&run, plain, sizeof(plain));
+	finish(&run);
+	make_snapshot(_i);
+	start_clone(&run, key);
+	await_clone(&run);
+	confinement(&run, clone, sizeof(clone));
+	finish(&run);
+	ck_assert_str_eq(plain, clone);
+}
+END_TEST
+
+START_TEST(test_a_missing_snapshot_is_named)
+{
+	struct clone_run run;
+
+	start_clone(&run, other_key);
+	cell_fixture_await(&fixture, &run.exited);
+	ck_assert_int_eq(run.cause, NEST_CELL_FAILED);
+	ck_assert_int_eq(run.err.code, -ENOENT);
+}
+END_TEST
+
+START_TEST(test_files_in_tmp_refuse_a_dump)
+{
+	struct clone_run run;
+
+	start_plain(&run);
+	ck_assert_str_eq(ask(&run, "tmp\n"), "ok");
+	dump(&run, key, NEST_SNAPSHOT_COPIED);
+	ck_assert_msg(strstr(run.dump_err.text, "/tmp ('x')"), "%s", run.dump_err.text);
+	/* it runs on */
+	ck_assert_str_eq(ask(&run, "x\n"), "2 234480");
+	finish(&run);
+}
+END_TEST
+
+static void damage(const char *name, bool cut)
+{
+	char path[256];
+	char byte;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/snapshots/%s/%s", fixture.state_dir, key, name);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	if (cut) {
+		struct stat st;
+
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		ck_assert_int_eq(ftruncate(fd, st.st_size - 1), 0);
+	} else {
+		ck_assert_int_eq(pread(fd, &byte, 1, 20), 1);
+		byte ^= 1;
+		ck_assert_int_eq(pwrite(fd, &byte, 1, 20), 1);
+	}
+	close(fd);
+}
+
+static void reopen(void)
+{
+	nest_sandbox_close(fixture.sandbox, (void (*)(void *))uv_stop, &fixture.loop);
+	uv_run(&fixture.loop, UV_RUN_DEFAULT);
+	uv_run(&fixture.loop, UV_RUN_DEFAULT);
+	ck_assert_int_eq(uv_loop_close(&fixture.loop), 0);
+	cell_fixture_open(&fixture);
+}
+
+START_TEST(test_a_damaged_snapshot_is_refused_after_a_restart)
+{
+	static const char *const names[] = { "contents", "files.img", "inventory.img", "memory" };
+	struct clone_run run;
+
+	for (int cut = 0; cut < 2; cut++) {
+		make_snapshot(NEST_SNAPSHOT_MAPPED);
+		damage(names[_i], cut);
+		reopen();
+		start_clone(&run, key);
+		cell_fixture_await(&fixture, &run.exited);
+		ck_assert_int_eq(run.cause, NEST_CELL_FAILED);
+		ck_assert_msg(
+			run.err.code == -EBADMSG || run.err.code == -ENOENT, "%s", run.err.text);
+		if (run.wired) {
+			close(run.channel);
+			close(run.out);
+			close(run.errors);
+		}
+		/* it is gone */
+		start_clone(&run, key);
+		cell_fixture_await(&fixture, &run.exited);
+		ck_assert_int_eq(run.err.code, -ENOENT);
+	}
+}
+END_TEST
+
+struct listed {
+	unsigned n;
+	bool done;
+	struct nest_snapshot_view last;
+};
+
+static void on_each(void *arg, const struct nest_snapshot_view *view)
+{
+	struct listed *listed = arg;
+
+	listed->n++;
+	listed->last = *view;
+}
+
+static void on_done(void *arg)
+{
+	struct listed *listed = arg;
+
+	listed->done = true;
+}
+
+START_TEST(test_the_store_is_listed_and_survives_a_restart)
+{
+	struct listed listed = { .n = 0 };
+	struct clone_run run;
+
+	make_snapshot(NEST_SNAPSHOT_MAPPED);
+	reopen();
+	ck_assert_int_eq(nest_snapshot_list(fixture.sandbox, on_each, on_done, &listed), 0);
+	cell_fixture_await(&fixture, &listed.done);
+	ck_assert_uint_eq(listed.n, 1);
+	ck_assert_str_eq(listed.last.key, key);
+	ck_assert_int_eq(listed.last.memory, NEST_SNAPSHOT_MAPPED);
+	start_clone(&run, key);
+	await_clone(&run);
+	ck_assert_str_eq(ask(&run, "x\n"), "2 234480");
+	finish(&run);
+	ck_assert_int_eq(nest_snapshot_forget(fixture.sandbox, key, NULL), 0);
+	listed = (struct listed){ .n = 0 };
+	ck_assert_int_eq(nest_snapshot_list(fixture.sandbox, on_each, on_done, &listed), 0);
+	cell_fixture_await(&fixture, &listed.done);
+	ck_assert_uint_eq(listed.n, 0);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("snapshot");
+	TCase *tcase = tcase_create("snapshot");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 60);
+	tcase_add_checked_fixture(tcase, open_fixture, close_fixture);
+	tcase_add_loop_test(tcase, test_clones_go_on_where_the_snapshot_was_taken, 0, 2);
+	tcase_add_loop_test(tcase, test_a_clone_is_confined_like_a_plain_worker, 0, 2);
+	tcase_add_test(tcase, test_a_missing_snapshot_is_named);
+	tcase_add_test(tcase, test_files_in_tmp_refuse_a_dump);
+	tcase_add_loop_test(tcase, test_a_damaged_snapshot_is_refused_after_a_restart, 0, 4);
+	tcase_add_test(tcase, test_the_store_is_listed_and_survives_a_restart);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
