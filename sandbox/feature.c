@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <dirent.h>
 #include <limits.h>
 #include <linux/sched.h>
 #include <net/if.h>
@@ -26,6 +27,7 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -499,9 +501,35 @@ static const struct {
 	{ NEST_CGROUP_FREEZER, "freezer.state" },
 };
 
+#define PROBE_CGROUP "nestlet-probe-"
+#define PROBE_CGROUP_STALE_S 60 /* a probe takes well below a second */
+
 #define REMEDY_CGROUP_WRITABLE                                                               \
 	"mount /sys/fs/cgroup writable: securityContext.privileged: true, or the container " \
 	"runtime's writable cgroups"
+
+/*
+ * Removes what a probe left that was killed midway. By age, for the probes of other hosts, in pid
+ * namespaces that we don't see, may be at it now; by rmdir, which takes no cgroup in use.
+ */
+static void sweep_children(int dir)
+{
+	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *entry;
+	struct stat st;
+
+	if (!list) {
+		if (copy >= 0)
+			close(copy);
+		return;
+	}
+	while ((entry = readdir(list)))
+		if (strncmp(entry->d_name, PROBE_CGROUP, strlen(PROBE_CGROUP)) == 0 &&
+			fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			st.st_mtime + PROBE_CGROUP_STALE_S < time(NULL))
+			unlinkat(dir, entry->d_name, AT_REMOVEDIR);
+}
 
 /* Makes a cgroup below @dir, looks whether @file is in it, and removes it. */
 static int try_child_cgroup(int dir, const char *file, struct nest_err *err)
@@ -509,7 +537,8 @@ static int try_child_cgroup(int dir, const char *file, struct nest_err *err)
 	char name[32], path[64];
 	int r = 0;
 
-	snprintf(name, sizeof(name), "nestlet-probe-%d", getpid());
+	sweep_children(dir);
+	snprintf(name, sizeof(name), PROBE_CGROUP "%d", getpid());
 	snprintf(path, sizeof(path), "%s/%s", name, file);
 	if (mkdirat(dir, name, 0755) < 0)
 		return nest_err_set(err, -errno, "make a cgroup");

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +19,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "sandbox/cgroup.h"
+#include "sandbox/cgroup_find.h"
 #include "sandbox/feature.h"
 #include "sandbox/feature_criu.h"
 #include "sandbox/landlock.h"
@@ -144,6 +147,38 @@ START_TEST(the_order_is_the_same_each_time_and_nothing_is_left)
 	ck_assert_int_eq(errno, ECHILD);
 	free(before);
 	free(rows);
+}
+END_TEST
+
+START_TEST(what_a_killed_probe_left_is_swept_and_what_another_is_at_is_not)
+{
+	const struct timespec long_ago[2] = { { .tv_sec = 1 }, { .tv_sec = 1 } };
+	nest_autofree char *mounts = NULL, *own = NULL;
+	struct nest_cgroup_find_place places[8];
+	nest_autoclose int dir = -1;
+	char path[2 * PATH_MAX];
+	size_t i = 0, n;
+
+	ck_assert_int_eq(
+		nest_file_read(AT_FDCWD, "/proc/self/mountinfo", 1 << 20, &mounts, NULL, NULL), 0);
+	ck_assert_int_eq(
+		nest_file_read(AT_FDCWD, "/proc/self/cgroup", 1 << 20, &own, NULL, NULL), 0);
+	n = nest_cgroup_find_places(mounts, own, places, NEST_ARRAY_SIZE(places));
+	while (i < n && !(places[i].controllers & (1u << NEST_CGROUP_MEMORY)) &&
+		places[i].version == 1)
+		i++;
+	ck_assert_uint_lt(i, n);
+	snprintf(path, sizeof(path), "%s%s", places[i].mount, places[i].own);
+	dir = open(path, O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(dir, 0);
+	ck_assert_int_eq(mkdirat(dir, "nestlet-probe-old", 0755), 0);
+	ck_assert_int_eq(mkdirat(dir, "nestlet-probe-new", 0755), 0);
+	ck_assert_int_eq(utimensat(dir, "nestlet-probe-old", long_ago, 0), 0);
+	probe();
+	free(rows);
+	ck_assert_int_eq(unlinkat(dir, "nestlet-probe-new", AT_REMOVEDIR), 0);
+	ck_assert_int_eq(unlinkat(dir, "nestlet-probe-old", AT_REMOVEDIR), -1);
+	ck_assert_int_eq(errno, ENOENT);
 }
 END_TEST
 
@@ -383,6 +418,7 @@ int main(void)
 	tcase_add_test(tcase, root_sees_what_cells_need);
 	tcase_add_test(tcase, each_cgroup_controller_is_somewhere);
 	tcase_add_test(tcase, the_order_is_the_same_each_time_and_nothing_is_left);
+	tcase_add_test(tcase, what_a_killed_probe_left_is_swept_and_what_another_is_at_is_not);
 	tcase_add_test(tcase, probing_is_quick);
 	tcase_add_test(tcase, an_unprivileged_user_gets_reasons_and_remedies);
 	tcase_add_test(tcase, an_outer_filter_is_told_by_its_refusals);
