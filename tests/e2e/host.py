@@ -147,11 +147,12 @@ class Host:
             "instance": self.instance,
             "stateDir": str(self.root / "state"),
             "runDir": str(self.root / "run"),
-            "runtimes": {"dir": str(self.runtimes())},
+            "runtimes": {},
             "log": {"level": "debug", "format": "text"},
             "snapshots": {"enabled": False},  # tests of them turn them on
             **config,
         }
+        self.config["runtimes"].setdefault("dir", str(self.runtimes()))
         self.gateway_socket = self.root / "run" / "gateway.sock"
         self.admin_socket = self.root / "run" / "admin.sock"
         self.log_path = self.root / "host.log"
@@ -381,7 +382,7 @@ class Host:
         directory.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            (directory / file).write_text(text)
+            (directory / file).write_bytes(text if isinstance(text, bytes) else text.encode())
         (directory / "nestlet.json").write_text(json.dumps({"name": name, **spec}))
         return directory
 
