@@ -157,7 +157,7 @@ static void render_snapshots(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++) {
 		for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
 			sample(out, "nestlet_snapshot_failures_total", &set->targets[i], "cause",
-				nest_snapshot_failure_name(c),
+				nest_frozen_failure_name(c),
 				set->targets[i].snapshot.failures_total[c]);
 	}
 }

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "runtime/call_impl.h"
 #include "runtime/dispatch.h"
+#include "runtime/frozen_impl.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/services.h"
@@ -24,36 +25,7 @@
  * Wherever the chain breaks, give_up() says why and kills the worker, and gone goes on to the next.
  */
 
-#define FAILURES_MAX 2u /* restores in a row, then the snapshot is dropped */
-#define PAUSE_MIN_MS 30000u
-#define PAUSE_MAX_MS 3600000u
 #define NO_CELL_MS 5000u /* all cells were in use: later */
-
-enum state {
-	STATE_NONE,
-	STATE_QUEUED,
-	STATE_MAKING,
-	STATE_STANDS,
-	STATE_PAUSED
-};
-
-struct nest_frozen {
-	struct nest_freezer *freezer;
-	struct nest_dispatch *dispatch;
-	const struct nest_function_spec *spec;
-	struct nest_worker_plan plan; /* of the worker to be frozen */
-	struct nest_tally tally;      /* which is not counted with those that serve */
-	enum state state;
-	bool ended;
-	uint32_t plain;	   /* so many of the next starts are plain: their restore failed */
-	uint32_t failures; /* of restores, in a row */
-	uint32_t pause_ms;
-	struct nest_deadline retry;
-	struct nest_snapshot_stats stats;
-	char key[NEST_SNAPSHOT_KEY_CHARS + 1];
-	char why[256];
-	struct nest_frozen *prev, *next;
-};
 
 /* A key that the store had when the host came up. */
 struct found {
@@ -76,44 +48,19 @@ struct nest_freezer {
 
 static const struct nest_worker_events worker_events;
 
-static void pump_later(struct nest_freezer *freezer)
+void nest_freezer_wake(struct nest_freezer *freezer)
 {
 	if (!freezer->stopped && !nest_deadline_is_set(&freezer->pump))
 		nest_deadlines_set(freezer->services->deadlines, &freezer->pump, 0);
-}
-
-/* ---- failures ---- */
-
-static void pause_making(struct nest_frozen *frozen, uint32_t ms)
-{
-	frozen->state = STATE_PAUSED;
-	if (!frozen->ended && !frozen->freezer->stopped)
-		nest_deadlines_set(frozen->freezer->services->deadlines, &frozen->retry,
-			nest_clock_mono_us() + ms * 1000ull);
-}
-
-static uint32_t longer_pause(struct nest_frozen *frozen)
-{
-	uint32_t ms = frozen->pause_ms ? frozen->pause_ms * 2 : PAUSE_MIN_MS;
-
-	frozen->pause_ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
-	return frozen->pause_ms;
-}
-
-static void note(struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
-{
-	frozen->stats.failures_total[cause]++;
-	snprintf(frozen->why, sizeof(frozen->why), "%s", why);
 }
 
 static void give_up(struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
 {
 	struct nest_freezer *freezer = frozen->freezer;
 
-	if (frozen->state != STATE_MAKING)
+	if (frozen->state != NEST_FROZEN_MAKING)
 		return;
-	note(frozen, cause, why);
-	pause_making(frozen, longer_pause(frozen));
+	nest_frozen_back_off(frozen, cause, why);
 	nest_services_event(freezer->services, NEST_LOG_WARN,
 		"no snapshot of function '%s' version '%s': %s (next try in %u s)",
 		frozen->spec->name, frozen->spec->version, why, frozen->pause_ms / 1000);
@@ -127,17 +74,13 @@ static void on_dumped(void *arg, uint64_t bytes, const struct nest_err *why)
 {
 	struct nest_frozen *frozen = arg;
 
-	if (frozen->state != STATE_MAKING)
+	if (frozen->state != NEST_FROZEN_MAKING)
 		return;
 	if (why) {
 		give_up(frozen, NEST_SNAPSHOT_FAILURE_DUMP, nest_err_text(why));
 		return;
 	}
-	frozen->state = STATE_STANDS;
-	frozen->failures = 0;
-	frozen->plain = 0;
-	frozen->stats.bytes = bytes;
-	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
+	nest_frozen_set_made(frozen, bytes);
 	nest_services_event(frozen->freezer->services, NEST_LOG_INFO,
 		"function '%s' version '%s' starts from a snapshot of %llu KiB", frozen->spec->name,
 		frozen->spec->version, (unsigned long long)bytes / 1024);
@@ -260,7 +203,7 @@ static void on_slot(void *arg, struct nest_worker *worker)
 {
 	struct nest_frozen *frozen = arg;
 
-	if (frozen->state == STATE_MAKING && nest_worker_open(worker) == 0)
+	if (frozen->state == NEST_FROZEN_MAKING && nest_worker_open(worker) == 0)
 		bring_to_rest(frozen);
 }
 
@@ -275,8 +218,8 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 	struct nest_frozen *frozen = arg;
 	bool ready = nest_worker_ready_us(worker) != 0;
 
-	if (frozen->state == STATE_MAKING && (frozen->ended || frozen->freezer->stopped)) {
-		frozen->state = STATE_NONE;
+	if (frozen->state == NEST_FROZEN_MAKING && (frozen->ended || frozen->freezer->stopped)) {
+		frozen->state = NEST_FROZEN_NONE;
 		return;
 	}
 	give_up(frozen, ready ? NEST_SNAPSHOT_FAILURE_HOOK : NEST_SNAPSHOT_FAILURE_START,
@@ -299,10 +242,10 @@ static void on_gone(void *arg, struct nest_worker *worker)
 	freezer->worker = NULL;
 	freezer->making = NULL;
 	/* A version that ended in the meantime wants nothing kept. */
-	if (frozen->ended && frozen->state == STATE_STANDS)
+	if (frozen->ended && frozen->state == NEST_FROZEN_STANDS)
 		nest_frozen_forget(frozen);
 	nest_dispatch_release(frozen->dispatch);
-	pump_later(freezer);
+	nest_freezer_wake(freezer);
 }
 
 static const struct nest_worker_events worker_events = {
@@ -321,12 +264,12 @@ static void make(struct nest_frozen *frozen)
 	struct nest_err err = NEST_ERR_INIT;
 	int r;
 
-	frozen->state = STATE_MAKING;
+	frozen->state = NEST_FROZEN_MAKING;
 	r = nest_worker_start(
 		freezer->services, &frozen->plan, &worker_events, frozen, &freezer->worker, &err);
 	if (r == -EAGAIN) {
 		/* Cells are for those who serve. */
-		pause_making(frozen, NO_CELL_MS);
+		nest_frozen_pause(frozen, NO_CELL_MS);
 		return;
 	}
 	if (r < 0) {
@@ -337,15 +280,6 @@ static void make(struct nest_frozen *frozen)
 	nest_dispatch_hold(frozen->dispatch);
 }
 
-static const struct found *find(const struct nest_freezer *freezer, const char *key)
-{
-	for (const struct found *found = freezer->found; found; found = found->next) {
-		if (strcmp(found->view.key, key) == 0)
-			return found;
-	}
-	return NULL;
-}
-
 static void on_pump(void *arg)
 {
 	struct nest_freezer *freezer = arg;
@@ -354,20 +288,12 @@ static void on_pump(void *arg)
 	if (freezer->stopped || freezer->making || !freezer->listed)
 		return;
 	DL_FOREACH(freezer->all, frozen) {
-		if (frozen->state != STATE_QUEUED)
+		if (frozen->state != NEST_FROZEN_QUEUED)
 			continue;
 		make(frozen);
 		if (freezer->making)
 			return;
 	}
-}
-
-static void on_retry(void *arg)
-{
-	struct nest_frozen *frozen = arg;
-
-	frozen->state = STATE_QUEUED;
-	pump_later(frozen->freezer);
 }
 
 /* ---- the store of the last life ---- */
@@ -383,18 +309,6 @@ static void on_found(void *arg, const struct nest_snapshot_view *view)
 	LL_PREPEND(freezer->found, found);
 }
 
-static bool take_found(struct nest_frozen *frozen)
-{
-	const struct found *found = find(frozen->freezer, frozen->key);
-
-	if (!found)
-		return false;
-	frozen->state = STATE_STANDS;
-	frozen->stats.bytes = found->view.bytes;
-	frozen->stats.made_s = found->view.made_s;
-	return true;
-}
-
 static void on_listed(void *arg)
 {
 	struct nest_freezer *freezer = arg;
@@ -402,168 +316,10 @@ static void on_listed(void *arg)
 
 	freezer->listed = true;
 	DL_FOREACH(freezer->all, frozen) {
-		if (frozen->state == STATE_QUEUED)
-			take_found(frozen);
+		if (frozen->state == NEST_FROZEN_QUEUED)
+			nest_frozen_take_found(frozen);
 	}
-	pump_later(freezer);
-}
-
-/* ---- a function's ---- */
-
-int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
-	const struct nest_worker_plan *plan, const char *key, const char *init,
-	struct nest_frozen **ret)
-{
-	struct nest_frozen *frozen = calloc(1, sizeof(*frozen));
-
-	if (!frozen || nest_deadlines_reserve(freezer->services->deadlines, 1) < 0) {
-		free(frozen);
-		return -ENOMEM;
-	}
-	frozen->freezer = freezer;
-	frozen->dispatch = dispatch;
-	frozen->spec = plan->spec;
-	frozen->plan = *plan;
-	frozen->plan.init = init;
-	frozen->plan.init_len = (uint32_t)strlen(init);
-	frozen->plan.tally = &frozen->tally;
-	frozen->plan.frozen = NULL;
-	frozen->plan.to_freeze = true;
-	snprintf(frozen->key, sizeof(frozen->key), "%s", key);
-	frozen->retry.cb = on_retry;
-	frozen->retry.arg = frozen;
-	DL_APPEND(freezer->all, frozen);
-	*ret = frozen;
-	return 0;
-}
-
-void nest_frozen_free(struct nest_frozen *frozen)
-{
-	if (!frozen)
-		return;
-	nest_deadlines_clear(frozen->freezer->services->deadlines, &frozen->retry);
-	nest_deadlines_release(frozen->freezer->services->deadlines, 1);
-	DL_DELETE(frozen->freezer->all, frozen);
-	free(frozen);
-}
-
-void nest_frozen_want(struct nest_frozen *frozen)
-{
-	if (frozen->state != STATE_NONE || frozen->freezer->stopped)
-		return;
-	if (frozen->freezer->listed && take_found(frozen))
-		return;
-	frozen->state = STATE_QUEUED;
-	pump_later(frozen->freezer);
-}
-
-void nest_frozen_renew(struct nest_frozen *frozen)
-{
-	if (frozen->state == STATE_MAKING || frozen->ended || frozen->freezer->stopped)
-		return;
-	nest_deadlines_clear(frozen->freezer->services->deadlines, &frozen->retry);
-	frozen->pause_ms = 0;
-	frozen->state = STATE_QUEUED;
-	pump_later(frozen->freezer);
-}
-
-void nest_frozen_forget(struct nest_frozen *frozen)
-{
-	struct nest_freezer *freezer = frozen->freezer;
-	struct found *found = (struct found *)find(freezer, frozen->key);
-	struct nest_err err = NEST_ERR_INIT;
-
-	if (frozen->state == STATE_MAKING)
-		return;
-	nest_deadlines_clear(freezer->services->deadlines, &frozen->retry);
-	frozen->state = STATE_NONE;
-	frozen->stats.bytes = 0;
-	if (found) {
-		LL_DELETE(freezer->found, found);
-		free(found);
-	}
-	if (nest_snapshot_forget(freezer->services->sandbox, frozen->key, &err) < 0)
-		nest_services_event(freezer->services, NEST_LOG_WARN, "%s", nest_err_text(&err));
-}
-
-void nest_frozen_end(struct nest_frozen *frozen)
-{
-	frozen->ended = true;
-	if (frozen->freezer->making == frozen)
-		nest_worker_kill(frozen->freezer->worker, NEST_FAILURE_CANCELLED,
-			"its version is being removed");
-	else
-		nest_frozen_forget(frozen);
-}
-
-const char *nest_frozen_next(struct nest_frozen *frozen)
-{
-	if (frozen->plain > 0) {
-		frozen->plain--;
-		return NULL;
-	}
-	return frozen->state == STATE_STANDS && !frozen->ended ? frozen->key : NULL;
-}
-
-void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us)
-{
-	frozen->failures = 0;
-	frozen->pause_ms = 0;
-	frozen->stats.restores_total++;
-	nest_latency_observe(&frozen->stats.restore, us);
-}
-
-void nest_frozen_failed(
-	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
-{
-	struct nest_services *services = frozen->freezer->services;
-	bool gone =
-		cause == NEST_SNAPSHOT_FAILURE_MISSING || cause == NEST_SNAPSHOT_FAILURE_DAMAGED;
-
-	note(frozen, cause, why);
-	frozen->plain++;
-	nest_services_event(services, NEST_LOG_WARN,
-		"a clone of function '%s' version '%s' failed, it is started plainly: %s",
-		frozen->spec->name, frozen->spec->version, why);
-	if (frozen->state != STATE_STANDS || (++frozen->failures < FAILURES_MAX && !gone))
-		return;
-	nest_frozen_forget(frozen);
-	frozen->failures = 0;
-	pause_making(frozen, longer_pause(frozen));
-	nest_services_event(services, NEST_LOG_WARN,
-		"the snapshot of function '%s' version '%s' is given up; a new one is made in %u s",
-		frozen->spec->name, frozen->spec->version, frozen->pause_ms / 1000);
-}
-
-void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret)
-{
-	static const char *const names[] = {
-		[STATE_NONE] = "none",
-		[STATE_QUEUED] = "queued",
-		[STATE_MAKING] = "making",
-		[STATE_STANDS] = "stands",
-		[STATE_PAUSED] = "paused",
-	};
-
-	*ret = frozen->stats;
-	ret->state = names[frozen->state];
-	ret->key = frozen->key;
-	ret->why = frozen->why;
-}
-
-const char *nest_snapshot_failure_name(enum nest_snapshot_failure cause)
-{
-	static const char *const names[NEST_SNAPSHOT_FAILURES] = {
-		[NEST_SNAPSHOT_FAILURE_START] = "start",
-		[NEST_SNAPSHOT_FAILURE_HOOK] = "hook",
-		[NEST_SNAPSHOT_FAILURE_DUMP] = "dump",
-		[NEST_SNAPSHOT_FAILURE_MISSING] = "missing",
-		[NEST_SNAPSHOT_FAILURE_DAMAGED] = "damaged",
-		[NEST_SNAPSHOT_FAILURE_RESTORE] = "restore",
-		[NEST_SNAPSHOT_FAILURE_TIMEOUT] = "timeout",
-	};
-
-	return names[cause];
+	nest_freezer_wake(freezer);
 }
 
 /* ---- the freezer's ---- */
@@ -609,4 +365,55 @@ void nest_freezer_free(struct nest_freezer *freezer)
 	nest_deadlines_clear(freezer->services->deadlines, &freezer->pump);
 	nest_deadlines_release(freezer->services->deadlines, 1);
 	free(freezer);
+}
+
+void nest_freezer_add(struct nest_freezer *freezer, struct nest_frozen *frozen)
+{
+	DL_APPEND(freezer->all, frozen);
+}
+
+void nest_freezer_remove(struct nest_freezer *freezer, struct nest_frozen *frozen)
+{
+	DL_DELETE(freezer->all, frozen);
+}
+
+bool nest_freezer_cancel(struct nest_freezer *freezer, const struct nest_frozen *frozen)
+{
+	if (freezer->making != frozen)
+		return false;
+	nest_worker_kill(freezer->worker, NEST_FAILURE_CANCELLED, "its version is being removed");
+	return true;
+}
+
+const struct nest_snapshot_view *nest_freezer_find(
+	const struct nest_freezer *freezer, const char *key)
+{
+	for (const struct found *found = freezer->listed ? freezer->found : NULL; found;
+		found = found->next) {
+		if (strcmp(found->view.key, key) == 0)
+			return &found->view;
+	}
+	return NULL;
+}
+
+void nest_freezer_unfind(struct nest_freezer *freezer, const char *key)
+{
+	struct found *found, *next;
+
+	LL_FOREACH_SAFE(freezer->found, found, next) {
+		if (strcmp(found->view.key, key) != 0)
+			continue;
+		LL_DELETE(freezer->found, found);
+		free(found);
+	}
+}
+
+struct nest_services *nest_freezer_services(const struct nest_freezer *freezer)
+{
+	return freezer->services;
+}
+
+bool nest_freezer_is_stopped(const struct nest_freezer *freezer)
+{
+	return freezer->stopped;
 }

@@ -3,30 +3,17 @@
 #define NEST_RUNTIME_FREEZER_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
-#include "runtime/host.h"
-
-struct nest_dispatch;
 struct nest_err;
-struct nest_function_spec;
+struct nest_frozen;
 struct nest_services;
-struct nest_worker_plan;
+struct nest_snapshot_view;
 
 /*
  * Makes snapshots of functions in the background, one at a time, each from a worker of its own that
  * serves nobody: started, warmed up, brought to rest, frozen.
  */
 struct nest_freezer;
-
-/*
- * What one version of a function has in the way of a snapshot.
- *
- *      NONE --want--> QUEUED --> MAKING --> STANDS --two failures in a row--> PAUSED
- *                       ^          \------------------refused----------------/^
- *                       \------------ the pause, longer each time, is over --/
- */
-struct nest_frozen;
 
 /* Opens it, and asks what the store holds from the host's last life. */
 int nest_freezer_open(
@@ -38,46 +25,25 @@ void nest_freezer_stop(struct nest_freezer *freezer);
 /* Frees one whose worker is gone. NULL is fine. */
 void nest_freezer_free(struct nest_freezer *freezer);
 
-/*
- * Makes one for the workers of @plan, whose snapshots have @key (copied), and whose own INIT says
- * that they will be frozen: @init. Borrows @plan, @init and @dispatch. -ENOMEM.
- */
-int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
-	const struct nest_worker_plan *plan, const char *key, const char *init,
-	struct nest_frozen **ret);
+/* Keeps @frozen among those whose snapshots it makes, until it is removed. */
+void nest_freezer_add(struct nest_freezer *freezer, struct nest_frozen *frozen);
+void nest_freezer_remove(struct nest_freezer *freezer, struct nest_frozen *frozen);
 
-/* Frees one that nest_frozen_end() has ended, or that nothing was asked of. NULL is fine. */
-void nest_frozen_free(struct nest_frozen *frozen);
+/* One is queued: makes it when its turn has come. */
+void nest_freezer_wake(struct nest_freezer *freezer);
 
-/* Wants its snapshot made as soon as others' are, unless it stands already. */
-void nest_frozen_want(struct nest_frozen *frozen);
+/* Ends the making of @frozen's snapshot. False: none is under way. */
+bool nest_freezer_cancel(struct nest_freezer *freezer, const struct nest_frozen *frozen);
 
-/* Makes it anew, also where it stands or was refused before. */
-void nest_frozen_renew(struct nest_frozen *frozen);
+/* What the store held under @key when the host came up; NULL: nothing, or it has not told yet. */
+const struct nest_snapshot_view *nest_freezer_find(
+	const struct nest_freezer *freezer, const char *key);
 
-/*
- * Its version is being removed: nothing more is made, and its snapshot is forgotten. Its dispatch is
- * held until its worker is gone.
- */
-void nest_frozen_end(struct nest_frozen *frozen);
+/* The store has it no longer. */
+void nest_freezer_unfind(struct nest_freezer *freezer, const char *key);
 
-/* Forgets its snapshot, which is made anew only when asked for. */
-void nest_frozen_forget(struct nest_frozen *frozen);
-
-/*
- * The key that the next worker is to be restored from, or NULL: it is to be started plainly. Each
- * restore that failed has one worker started plainly, the one that is started in its place.
- */
-const char *nest_frozen_next(struct nest_frozen *frozen);
-
-/* A worker was restored from it, within @us. */
-void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us);
-
-/* A restore from it failed, and why; the operator is told. */
-void nest_frozen_failed(
-	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why);
-
-/* How it stands, for the admin API and metrics. */
-void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret);
+/* The host's parts; and whether it was stopped. */
+struct nest_services *nest_freezer_services(const struct nest_freezer *freezer);
+bool nest_freezer_is_stopped(const struct nest_freezer *freezer);
 
 #endif

@@ -228,7 +228,7 @@ enum nest_snapshot_failure {
 	NEST_SNAPSHOT_FAILURES
 };
 /* "start", "dump", ... Any thread. */
-const char *nest_snapshot_failure_name(enum nest_snapshot_failure cause);
+const char *nest_frozen_failure_name(enum nest_snapshot_failure cause);
 
 /* How a version stands with its snapshot. */
 struct nest_snapshot_stats {

@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "loader/loader.h"
 #include "runtime/dispatch.h"
-#include "runtime/freezer.h"
+#include "runtime/frozen.h"
 #include "runtime/funclog.h"
 #include "runtime/function.h"
 #include "runtime/host_impl.h"

@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "loader/loader.h"
 #include "runtime/dispatch.h"
-#include "runtime/freezer.h"
+#include "runtime/frozen.h"
 #include "runtime/frozen_key.h"
 #include "runtime/funclog.h"
 #include "runtime/function.h"

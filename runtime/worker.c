@@ -16,7 +16,7 @@
 #include "base/fd.h"
 #include "runtime/call_impl.h"
 #include "runtime/channel.h"
-#include "runtime/freezer.h"
+#include "runtime/frozen.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/output.h"

@@ -7,7 +7,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "runtime/call_impl.h"
-#include "runtime/freezer.h"
+#include "runtime/frozen.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/services.h"

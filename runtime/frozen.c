@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/frozen.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "runtime/freezer.h"
+#include "runtime/frozen_impl.h"
+#include "runtime/function.h"
+#include "runtime/latency.h"
+
+#define FAILURES_MAX 2u /* restores in a row, then the snapshot is dropped */
+#define PAUSE_MIN_MS 30000u
+#define PAUSE_MAX_MS 3600000u
+
+static struct nest_services *services_of(const struct nest_frozen *frozen)
+{
+	return nest_freezer_services(frozen->freezer);
+}
+
+/* ---- failures ---- */
+
+void nest_frozen_pause(struct nest_frozen *frozen, uint32_t ms)
+{
+	frozen->state = NEST_FROZEN_PAUSED;
+	if (!frozen->ended && !nest_freezer_is_stopped(frozen->freezer))
+		nest_deadlines_set(services_of(frozen)->deadlines, &frozen->retry,
+			nest_clock_mono_us() + ms * 1000ull);
+}
+
+static uint32_t longer_pause(struct nest_frozen *frozen)
+{
+	uint32_t ms = frozen->pause_ms ? frozen->pause_ms * 2 : PAUSE_MIN_MS;
+
+	frozen->pause_ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
+	return frozen->pause_ms;
+}
+
+static void note(struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
+{
+	frozen->stats.failures_total[cause]++;
+	snprintf(frozen->why, sizeof(frozen->why), "%s", why);
+}
+
+void nest_frozen_back_off(
+	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
+{
+	note(frozen, cause, why);
+	nest_frozen_pause(frozen, longer_pause(frozen));
+}
+
+/* ---- making ---- */
+
+void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
+{
+	frozen->state = NEST_FROZEN_STANDS;
+	frozen->failures = 0;
+	frozen->plain = 0;
+	frozen->stats.bytes = bytes;
+	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
+}
+
+static void on_retry(void *arg)
+{
+	struct nest_frozen *frozen = arg;
+
+	frozen->state = NEST_FROZEN_QUEUED;
+	nest_freezer_wake(frozen->freezer);
+}
+
+bool nest_frozen_take_found(struct nest_frozen *frozen)
+{
+	const struct nest_snapshot_view *found = nest_freezer_find(frozen->freezer, frozen->key);
+
+	if (!found)
+		return false;
+	frozen->state = NEST_FROZEN_STANDS;
+	frozen->stats.bytes = found->bytes;
+	frozen->stats.made_s = found->made_s;
+	return true;
+}
+
+/* ---- a function's ---- */
+
+int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
+	const struct nest_worker_plan *plan, const char *key, const char *init,
+	struct nest_frozen **ret)
+{
+	struct nest_frozen *frozen = calloc(1, sizeof(*frozen));
+
+	if (!frozen || nest_deadlines_reserve(nest_freezer_services(freezer)->deadlines, 1) < 0) {
+		free(frozen);
+		return -ENOMEM;
+	}
+	frozen->freezer = freezer;
+	frozen->dispatch = dispatch;
+	frozen->spec = plan->spec;
+	frozen->plan = *plan;
+	frozen->plan.init = init;
+	frozen->plan.init_len = (uint32_t)strlen(init);
+	frozen->plan.tally = &frozen->tally;
+	frozen->plan.frozen = NULL;
+	frozen->plan.to_freeze = true;
+	snprintf(frozen->key, sizeof(frozen->key), "%s", key);
+	frozen->retry.cb = on_retry;
+	frozen->retry.arg = frozen;
+	nest_freezer_add(freezer, frozen);
+	*ret = frozen;
+	return 0;
+}
+
+void nest_frozen_free(struct nest_frozen *frozen)
+{
+	if (!frozen)
+		return;
+	nest_deadlines_clear(services_of(frozen)->deadlines, &frozen->retry);
+	nest_deadlines_release(services_of(frozen)->deadlines, 1);
+	nest_freezer_remove(frozen->freezer, frozen);
+	free(frozen);
+}
+
+void nest_frozen_want(struct nest_frozen *frozen)
+{
+	if (frozen->state != NEST_FROZEN_NONE || nest_freezer_is_stopped(frozen->freezer))
+		return;
+	if (nest_frozen_take_found(frozen))
+		return;
+	frozen->state = NEST_FROZEN_QUEUED;
+	nest_freezer_wake(frozen->freezer);
+}
+
+void nest_frozen_renew(struct nest_frozen *frozen)
+{
+	if (frozen->state == NEST_FROZEN_MAKING || frozen->ended ||
+		nest_freezer_is_stopped(frozen->freezer))
+		return;
+	nest_deadlines_clear(services_of(frozen)->deadlines, &frozen->retry);
+	frozen->pause_ms = 0;
+	frozen->state = NEST_FROZEN_QUEUED;
+	nest_freezer_wake(frozen->freezer);
+}
+
+void nest_frozen_forget(struct nest_frozen *frozen)
+{
+	struct nest_freezer *freezer = frozen->freezer;
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (frozen->state == NEST_FROZEN_MAKING)
+		return;
+	nest_deadlines_clear(nest_freezer_services(freezer)->deadlines, &frozen->retry);
+	frozen->state = NEST_FROZEN_NONE;
+	frozen->stats.bytes = 0;
+	nest_freezer_unfind(freezer, frozen->key);
+	if (nest_snapshot_forget(nest_freezer_services(freezer)->sandbox, frozen->key, &err) < 0)
+		nest_services_event(
+			nest_freezer_services(freezer), NEST_LOG_WARN, "%s", nest_err_text(&err));
+}
+
+void nest_frozen_end(struct nest_frozen *frozen)
+{
+	frozen->ended = true;
+	if (!nest_freezer_cancel(frozen->freezer, frozen))
+		nest_frozen_forget(frozen);
+}
+
+const char *nest_frozen_next(struct nest_frozen *frozen)
+{
+	if (frozen->plain > 0) {
+		frozen->plain--;
+		return NULL;
+	}
+	return frozen->state == NEST_FROZEN_STANDS && !frozen->ended ? frozen->key : NULL;
+}
+
+void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us)
+{
+	frozen->failures = 0;
+	frozen->pause_ms = 0;
+	frozen->stats.restores_total++;
+	nest_latency_observe(&frozen->stats.restore, us);
+}
+
+void nest_frozen_failed(
+	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
+{
+	struct nest_services *services = services_of(frozen);
+	bool gone =
+		cause == NEST_SNAPSHOT_FAILURE_MISSING || cause == NEST_SNAPSHOT_FAILURE_DAMAGED;
+
+	note(frozen, cause, why);
+	frozen->plain++;
+	nest_services_event(services, NEST_LOG_WARN,
+		"a clone of function '%s' version '%s' failed, it is started plainly: %s",
+		frozen->spec->name, frozen->spec->version, why);
+	if (frozen->state != NEST_FROZEN_STANDS || (++frozen->failures < FAILURES_MAX && !gone))
+		return;
+	nest_frozen_forget(frozen);
+	frozen->failures = 0;
+	nest_frozen_pause(frozen, longer_pause(frozen));
+	nest_services_event(services, NEST_LOG_WARN,
+		"the snapshot of function '%s' version '%s' is given up; a new one is made in %u s",
+		frozen->spec->name, frozen->spec->version, frozen->pause_ms / 1000);
+}
+
+void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret)
+{
+	static const char *const names[] = {
+		[NEST_FROZEN_NONE] = "none",
+		[NEST_FROZEN_QUEUED] = "queued",
+		[NEST_FROZEN_MAKING] = "making",
+		[NEST_FROZEN_STANDS] = "stands",
+		[NEST_FROZEN_PAUSED] = "paused",
+	};
+
+	*ret = frozen->stats;
+	ret->state = names[frozen->state];
+	ret->key = frozen->key;
+	ret->why = frozen->why;
+}
+
+const char *nest_frozen_failure_name(enum nest_snapshot_failure cause)
+{
+	static const char *const names[NEST_SNAPSHOT_FAILURES] = {
+		[NEST_SNAPSHOT_FAILURE_START] = "start",
+		[NEST_SNAPSHOT_FAILURE_HOOK] = "hook",
+		[NEST_SNAPSHOT_FAILURE_DUMP] = "dump",
+		[NEST_SNAPSHOT_FAILURE_MISSING] = "missing",
+		[NEST_SNAPSHOT_FAILURE_DAMAGED] = "damaged",
+		[NEST_SNAPSHOT_FAILURE_RESTORE] = "restore",
+		[NEST_SNAPSHOT_FAILURE_TIMEOUT] = "timeout",
+	};
+
+	return names[cause];
+}

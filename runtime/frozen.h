@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_RUNTIME_FROZEN_H
+#define NEST_RUNTIME_FROZEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/host.h"
+
+struct nest_dispatch;
+struct nest_freezer;
+struct nest_worker_plan;
+
+/*
+ * What one version of a function has in the way of a snapshot.
+ *
+ *      NONE --want--> QUEUED --> MAKING --> STANDS --two failures in a row--> PAUSED
+ *                       ^          \------------------refused----------------/^
+ *                       \------------ the pause, longer each time, is over --/
+ */
+struct nest_frozen;
+
+/*
+ * Makes one for the workers of @plan, whose snapshots have @key (copied), and whose own INIT says
+ * that they will be frozen: @init. Borrows @plan, @init and @dispatch. -ENOMEM.
+ */
+int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
+	const struct nest_worker_plan *plan, const char *key, const char *init,
+	struct nest_frozen **ret);
+
+/* Frees one that nest_frozen_end() has ended, or that nothing was asked of. NULL is fine. */
+void nest_frozen_free(struct nest_frozen *frozen);
+
+/* Wants its snapshot made as soon as others' are, unless it stands already. */
+void nest_frozen_want(struct nest_frozen *frozen);
+
+/* Makes it anew, also where it stands or was refused before. */
+void nest_frozen_renew(struct nest_frozen *frozen);
+
+/*
+ * Its version is being removed: nothing more is made, and its snapshot is forgotten. Its dispatch is
+ * held until its worker is gone.
+ */
+void nest_frozen_end(struct nest_frozen *frozen);
+
+/* Forgets its snapshot, which is made anew only when asked for. */
+void nest_frozen_forget(struct nest_frozen *frozen);
+
+/*
+ * The key that the next worker is to be restored from, or NULL: it is to be started plainly. Each
+ * restore that failed has one worker started plainly, the one that is started in its place.
+ */
+const char *nest_frozen_next(struct nest_frozen *frozen);
+
+/* A worker was restored from it, within @us. */
+void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us);
+
+/* A restore from it failed, and why; the operator is told. */
+void nest_frozen_failed(
+	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why);
+
+/* How it stands, for the admin API and metrics. */
+void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret);
+
+#endif
