@@ -210,6 +210,16 @@ void nest_cell_kill(struct nest_cell *cell)
 		nest_client_break(cell->sandbox, &err);
 }
 
+int nest_cell_freeze(struct nest_cell *cell)
+{
+	return send_bare(cell, NEST_MESSAGE_FREEZE, NULL);
+}
+
+int nest_cell_thaw(struct nest_cell *cell)
+{
+	return send_bare(cell, NEST_MESSAGE_THAW, NULL);
+}
+
 int nest_cell_measure(struct nest_cell *cell,
 	void (*cb)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg),
 	void *arg)

@@ -281,6 +281,23 @@ static int take_hold(const char *instance, struct nest_cgroup *ret, struct nest_
 	return r;
 }
 
+/* Frozen ones first: until they are thawed they die in none. */
+static int sweep_all(const struct nest_cgroup *cgroup, struct nest_err *err)
+{
+	int r = 0;
+
+	for (int can_freeze = 1; can_freeze >= 0; can_freeze--) {
+		for (size_t i = 0; r == 0 && i < cgroup->n; i++) {
+			const struct nest_cgroup_hierarchy *h = &cgroup->hierarchies[i];
+			bool can = h->controllers & (1u << NEST_CGROUP_FREEZER);
+
+			if (can == can_freeze)
+				r = nest_cgroup_sweep(h, err);
+		}
+	}
+	return r;
+}
+
 int nest_cgroup_open(const char *instance, struct nest_cgroup *ret, struct nest_err *err)
 {
 	int r = 1;
@@ -290,8 +307,8 @@ int nest_cgroup_open(const char *instance, struct nest_cgroup *ret, struct nest_
 	if (r == 1)
 		return nest_err_say(
 			err, -EBUSY, "cgroup 'nestlet-%s' is removed by somebody else", instance);
-	for (size_t i = 0; r == 0 && i < ret->n; i++)
-		r = nest_cgroup_sweep(&ret->hierarchies[i], err);
+	if (r == 0)
+		r = sweep_all(ret, err);
 	if (r < 0) {
 		let_go(ret);
 		return r;
@@ -398,6 +415,28 @@ int nest_cgroup_kill(const struct nest_cgroup *cgroup, uint64_t serial)
 		return dir < 0 ? dir : h->ops->kill(dir);
 	}
 	return 1;
+}
+
+int nest_cgroup_freeze(
+	const struct nest_cgroup *cgroup, uint64_t serial, bool frozen, struct nest_err *err)
+{
+	const struct nest_cgroup_hierarchy *best = NULL;
+	struct cell_name name = name_of(serial);
+	nest_autoclose int dir = -1;
+
+	for (size_t i = 0; i < cgroup->n; i++) {
+		const struct nest_cgroup_hierarchy *h = &cgroup->hierarchies[i];
+
+		if (h->controllers & (1u << NEST_CGROUP_FREEZER) &&
+			(!best || h->ops == &nest_cgroup_v2_ops))
+			best = h;
+	}
+	if (!best)
+		return 1;
+	dir = open_dir(best->dir, name.text);
+	if (dir < 0)
+		return nest_err_set(err, dir, "open cgroup '%s'", name.text);
+	return best->ops->freeze(dir, frozen, err);
 }
 
 int nest_cgroup_remove(const struct nest_cgroup *cgroup, uint64_t serial, struct nest_err *err)

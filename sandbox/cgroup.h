@@ -3,6 +3,7 @@
 #define NEST_SANDBOX_CGROUP_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,7 +62,9 @@ struct nest_cgroup_ops {
 		struct nest_err *err);
 	/* Sets the fields of @ret that the controllers know. */
 	void (*usage)(int dir, unsigned controllers, struct nest_cgroup_usage *ret);
-	/* Sends SIGKILL to every process once. 0, or -errno. */
+	/* Stops every process where it is, or lets them all go on. */
+	int (*freeze)(int dir, bool frozen, struct nest_err *err);
+	/* Sends SIGKILL to every process once, frozen ones too. 0, or -errno. */
 	int (*kill)(int dir);
 };
 
@@ -117,6 +120,13 @@ void nest_cgroup_usage(
  * none (no v2 with cgroup.kill).
  */
 int nest_cgroup_kill(const struct nest_cgroup *cgroup, uint64_t serial);
+
+/*
+ * Stops every process of cell @serial where it is, or lets them go on; the kernel does it soon
+ * after. Of two hierarchies that can, v2's, whose frozen processes can be killed. 1: no hierarchy can.
+ */
+int nest_cgroup_freeze(
+	const struct nest_cgroup *cgroup, uint64_t serial, bool frozen, struct nest_err *err);
 
 /* Removes the cgroups of cell @serial. 1: a process is still in it, ask again. */
 int nest_cgroup_remove(const struct nest_cgroup *cgroup, uint64_t serial, struct nest_err *err);

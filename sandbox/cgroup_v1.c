@@ -81,10 +81,18 @@ static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 		ret->cpu_us = value / 1000;
 }
 
+static int freeze(int dir, bool frozen, struct nest_err *err)
+{
+	return nest_cgroup_file_write(dir, "freezer.state", err, frozen ? "FROZEN" : "THAWED");
+}
+
+/* What v1 has frozen dies when it is thawed, not before. */
 static int kill_all(int dir)
 {
 	int r = nest_cgroup_file_kill_listed(dir);
 
+	if (faccessat(dir, "freezer.state", F_OK, 0) == 0)
+		freeze(dir, false, NULL);
 	return r < 0 ? r : 0;
 }
 
@@ -93,5 +101,6 @@ const struct nest_cgroup_ops nest_cgroup_v1_ops = {
 	.disable = disable,
 	.limit = limit,
 	.usage = usage,
+	.freeze = freeze,
 	.kill = kill_all,
 };

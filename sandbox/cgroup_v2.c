@@ -191,6 +191,11 @@ static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 		nest_cgroup_file_keyed(dir, "cpu.stat", "usage_usec", &ret->cpu_us);
 }
 
+static int freeze(int dir, bool frozen, struct nest_err *err)
+{
+	return nest_cgroup_file_write(dir, "cgroup.freeze", err, "%d", frozen);
+}
+
 /* cgroup.kill came with Linux 5.14; before it the listed processes are killed one by one. */
 static int kill_all(int dir)
 {
@@ -207,5 +212,6 @@ const struct nest_cgroup_ops nest_cgroup_v2_ops = {
 	.disable = disable,
 	.limit = limit,
 	.usage = usage,
+	.freeze = freeze,
 	.kill = kill_all,
 };

@@ -76,6 +76,8 @@ void nest_footing_note_cgroup(struct nest_footing *footing, const struct nest_cg
 {
 	if (cgroup->n > 0)
 		footing->have |= NEST_FOOTING_CGROUP;
+	if (cgroup->controllers & (1u << NEST_CGROUP_FREEZER))
+		footing->have |= NEST_FOOTING_FREEZER;
 	for (int c = 0; c < NEST_CGROUP_CONTROLLERS; c++) {
 		char what[32];
 

@@ -19,6 +19,7 @@ enum nest_footing_bit {
 	NEST_FOOTING_IDS = 1u << 5,    /* another uid and gid for each function */
 	NEST_FOOTING_CGROUP = 1u << 6, /* at least one hierarchy to put cells into */
 	NEST_FOOTING_SECCOMP = 1u << 7,
+	NEST_FOOTING_FREEZER = 1u << 8, /* a running cell can be stopped and go on */
 };
 
 struct nest_footing {

@@ -26,6 +26,8 @@ enum nest_message_type {
 	NEST_MESSAGE_DUMP,	/* struct nest_message_dump */
 	NEST_MESSAGE_FORGET,	/* struct nest_message_dump; cell 0 */
 	NEST_MESSAGE_LIST,	/* head */
+	NEST_MESSAGE_FREEZE,	/* head */
+	NEST_MESSAGE_THAW,	/* head */
 
 	/* to the agent */
 	NEST_MESSAGE_READY = 16, /* struct nest_message_ready; the first one, exactly once */

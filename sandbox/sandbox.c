@@ -368,6 +368,11 @@ uint32_t nest_sandbox_prepared(const struct nest_sandbox *sandbox)
 	return sandbox->prepared;
 }
 
+bool nest_sandbox_can_freeze(const struct nest_sandbox *sandbox)
+{
+	return sandbox->terms->have & NEST_FOOTING_FREEZER;
+}
+
 const char *nest_sandbox_missing(const struct nest_sandbox *sandbox)
 {
 	return sandbox->terms->missing;

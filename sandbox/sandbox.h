@@ -152,6 +152,18 @@ int nest_cell_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 /* Kills every process of the cell at once (SIGKILL); exited follows. More calls do nothing. */
 void nest_cell_kill(struct nest_cell *cell);
 
+/* Can cells be frozen on this machine? It takes cgroup v2, or v1's freezer. */
+bool nest_sandbox_can_freeze(const struct nest_sandbox *sandbox);
+
+/*
+ * Stops every process of the started cell where it is, so that it takes no CPU time until it is
+ * thawed; it is killed and measured as before. The kernel does it soon after, not at once. A cell
+ * that can't be frozen runs on, one that can't be thawed is killed. -errno: not asked, -EPIPE: the
+ * spawner is lost. More calls do nothing.
+ */
+int nest_cell_freeze(struct nest_cell *cell);
+int nest_cell_thaw(struct nest_cell *cell);
+
 struct nest_cell_usage {
 	uint64_t memory_bytes; /* charged to its cgroup, or summed resident memory without one */
 	uint64_t memory_peak_bytes;

@@ -213,6 +213,25 @@ void nest_spawner_cell_kill(struct nest_spawner *spawner, struct nest_spawner_ce
 	else if (cell->control >= 0)
 		/* its end makes PID 1 kill what is below it, which nothing else could find */
 		shutdown(cell->control, SHUT_RDWR);
+	/* with v1's freezer it dies of this only now */
+	if (cell->frozen)
+		nest_cgroup_freeze(&spawner->cgroup, cell->serial, false, NULL);
+	cell->frozen = false;
+}
+
+void nest_spawner_cell_freeze(
+	struct nest_spawner *spawner, struct nest_spawner_cell *cell, bool frozen)
+{
+	int r;
+
+	if (cell->frozen == frozen || cell->killed)
+		return;
+	r = nest_cgroup_freeze(&spawner->cgroup, cell->serial, frozen, NULL);
+	/* what can't be frozen runs on, to nobody's harm */
+	if (r == 0)
+		cell->frozen = frozen;
+	else if (!frozen)
+		nest_spawner_cell_kill(spawner, cell);
 }
 
 /* A prepared cell failed: nobody waits for it, but making the next at once would burn the CPU. */

@@ -42,8 +42,9 @@ struct nest_spawner_cell {
 	int pidfd;   /* of the same */
 	int control; /* socket to it; -1 once it has ended */
 	pid_t worker;
-	bool starting;			      /* between its START and its program */
-	bool killed;			      /* by us */
+	bool starting; /* between its START and its program */
+	bool killed;   /* by us */
+	bool frozen;
 	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of a clone's, until a START; -1 */
 	int dumper;			      /* socket to its dumper; -1: it has none */
 	char key[NEST_MESSAGE_KEY_CHARS + 1]; /* of the snapshot that it is restored from */
@@ -129,6 +130,10 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 
 /* Kills all that is in @cell; its end comes as an event. */
 void nest_spawner_cell_kill(struct nest_spawner *spawner, struct nest_spawner_cell *cell);
+
+/* Stops all that is in @cell where it is, or lets it go on; one that can't go on is killed. */
+void nest_spawner_cell_freeze(
+	struct nest_spawner *spawner, struct nest_spawner_cell *cell, bool frozen);
 
 /* Reads what the cell's PID 1 says. */
 void nest_spawner_cell_hear(struct nest_spawner *spawner, struct nest_spawner_cell *cell);

@@ -287,7 +287,7 @@ static void cgroup_path(pid_t pid, const char *controller, char *ret, size_t cap
 		below[strcspn(below, "\n")] = '\0';
 		if (cell_fixture_has_v2_alone())
 			snprintf(ret, cap, "/sys/fs/cgroup%s", below);
-		else if (strcmp(names, controller) == 0)
+		else if (strcmp(*names ? names : "unified", controller) == 0)
 			snprintf(ret, cap, "/sys/fs/cgroup/%s%s", controller, below);
 	}
 	fclose(file);
@@ -307,6 +307,33 @@ uint64_t cell_fixture_cgroup_value(pid_t pid, const char *controller, const char
 	value = strtoull(text, NULL, 10);
 	free(text);
 	return value;
+}
+
+static bool is_frozen(const char *dir)
+{
+	char path[1024];
+	char *text = NULL;
+	bool frozen;
+
+	snprintf(path, sizeof(path), "%s/cgroup.events", dir);
+	ck_assert_int_eq(nest_file_read(AT_FDCWD, path, 4096, &text, NULL, NULL), 0);
+	frozen = strstr(text, "frozen 1") != NULL;
+	free(text);
+	return frozen;
+}
+
+void cell_fixture_await_frozen(pid_t pid)
+{
+	char dir[768];
+
+	/* a hybrid machine's v2 hierarchy has no controllers, and so no name */
+	cgroup_path(pid, cell_fixture_has_v2_alone() ? "" : "unified", dir, sizeof(dir));
+	for (int ms = 0; ms < PATIENCE_MS; ms += 5) {
+		if (is_frozen(dir))
+			return;
+		usleep(5000);
+	}
+	ck_abort_msg("process %d is not frozen", pid);
 }
 
 unsigned cell_fixture_entries(const char *path)

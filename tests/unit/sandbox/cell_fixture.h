@@ -84,6 +84,9 @@ bool cell_fixture_has_v2_alone(void);
 /* Reads @file of @pid's cgroup as a number; on v1 of that under @controller. */
 uint64_t cell_fixture_cgroup_value(pid_t pid, const char *controller, const char *file);
 
+/* Waits until the kernel says that all of @pid's v2 cgroup is frozen; fails after ten seconds. */
+void cell_fixture_await_frozen(pid_t pid);
+
 /* How many entries directory @path has. */
 unsigned cell_fixture_entries(const char *path);
 

@@ -450,6 +450,17 @@ static void on_measured(struct nest_cell *cell, const struct nest_cell_usage *us
 	*done = true;
 }
 
+static uint64_t measured_cpu_us;
+
+static void on_cpu(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg)
+{
+	bool *done = arg;
+
+	(void)cell;
+	measured_cpu_us = usage->cpu_us;
+	*done = true;
+}
+
 START_TEST(a_running_cell_can_be_measured)
 {
 	static const char *const argv[] = { "/bin/sleep", "60", NULL };
@@ -466,6 +477,56 @@ START_TEST(a_running_cell_can_be_measured)
 	cell_fixture_await(&fixture, &done);
 	nest_cell_kill(run.cell);
 	cell_fixture_await(&fixture, &run.exited);
+}
+END_TEST
+
+static uint64_t cpu_us_of(struct cell_run *of)
+{
+	bool done = false;
+
+	ck_assert_int_eq(nest_cell_measure(of->cell, on_cpu, &done), 0);
+	cell_fixture_await(&fixture, &done);
+	return measured_cpu_us;
+}
+
+START_TEST(a_frozen_cell_takes_no_time_and_goes_on_when_thawed)
+{
+	static const char *const argv[] = { "/bin/sh", "-c", "while :; do :; done", NULL };
+	struct nest_cell_spec spec = cell_fixture_spec(argv);
+	uint64_t before;
+
+	ck_assert(nest_sandbox_can_freeze(fixture.sandbox));
+	ck_assert_int_eq(cell_fixture_start(&fixture, &spec, &run), 0);
+	cell_fixture_await(&fixture, &run.started);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(nest_cell_freeze(run.cell), 0);
+		ck_assert_int_eq(nest_cell_freeze(run.cell), 0);
+		cell_fixture_await_frozen(run.pid);
+		before = cpu_us_of(&run);
+		usleep(50000);
+		ck_assert_uint_eq(cpu_us_of(&run), before);
+		ck_assert_int_eq(nest_cell_thaw(run.cell), 0);
+		while (cpu_us_of(&run) == before)
+			continue;
+	}
+	ck_assert_int_eq(nest_cell_freeze(run.cell), 0);
+	cell_fixture_await_frozen(run.pid);
+	nest_cell_kill(run.cell);
+	cell_fixture_await(&fixture, &run.exited);
+	ck_assert_int_eq(run.cause, NEST_CELL_KILLED);
+}
+END_TEST
+
+START_TEST(a_host_that_closes_takes_its_frozen_cells_along)
+{
+	static const char *const argv[] = { "/bin/sleep", "60", NULL };
+	struct nest_cell_spec spec = cell_fixture_spec(argv);
+
+	ck_assert_int_eq(cell_fixture_start(&fixture, &spec, &run), 0);
+	cell_fixture_await(&fixture, &run.started);
+	ck_assert_int_eq(nest_cell_freeze(run.cell), 0);
+	cell_fixture_await_frozen(run.pid);
+	/* closing the fixture does the rest */
 }
 END_TEST
 
@@ -528,6 +589,8 @@ static Suite *suite(void)
 	tcase_add_test(cases, descriptors_of_another_kind_are_refused);
 	tcase_add_test(cases, fields_out_of_range_are_refused);
 	tcase_add_test(cases, a_running_cell_can_be_measured);
+	tcase_add_test(cases, a_frozen_cell_takes_no_time_and_goes_on_when_thawed);
+	tcase_add_test(cases, a_host_that_closes_takes_its_frozen_cells_along);
 	tcase_add_test(cases, the_host_is_out_of_sight);
 	tcase_add_test(cases, node_runs_in_a_cell);
 	suite_add_tcase(s, cases);

@@ -212,6 +212,43 @@ START_TEST(v2_kill_is_one_write)
 }
 END_TEST
 
+START_TEST(v2_freezes_by_its_own_file)
+{
+	add_v2("\n");
+	put("nestlet-t/cell-5/cgroup.freeze", "");
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 5, true, NULL), 0);
+	assert_file("nestlet-t/cell-5/cgroup.freeze", "1");
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 5, false, NULL), 0);
+	assert_file("nestlet-t/cell-5/cgroup.freeze", "0");
+	nest_cgroup_close(&cgroup);
+}
+END_TEST
+
+START_TEST(v1_freezes_by_its_freezer_and_only_where_it_has_one)
+{
+	struct nest_err err = NEST_ERR_INIT;
+
+	ck_assert_int_eq(mkdirat(base, "one", 0755), 0);
+	ck_assert_int_eq(nest_cgroup_add(&cgroup, &nest_cgroup_v1_ops, 1u << NEST_CGROUP_PIDS,
+				 openat(base, "one", O_RDONLY | O_DIRECTORY | O_CLOEXEC), NULL),
+		0);
+	ck_assert_int_eq(nest_cgroup_create(&cgroup, 1, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 1, true, &err), 1);
+	ck_assert_int_eq(nest_cgroup_add(&cgroup, &nest_cgroup_v1_ops, 1u << NEST_CGROUP_FREEZER,
+				 dup(base), NULL),
+		0);
+	ck_assert_int_eq(nest_cgroup_create(&cgroup, 2, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 2, true, &err), -ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.text, "freezer.state"));
+	put("nestlet-t/cell-2/freezer.state", "");
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 2, true, NULL), 0);
+	assert_file("nestlet-t/cell-2/freezer.state", "FROZEN");
+	ck_assert_int_eq(nest_cgroup_freeze(&cgroup, 2, false, NULL), 0);
+	assert_file("nestlet-t/cell-2/freezer.state", "THAWED");
+	nest_cgroup_close(&cgroup);
+}
+END_TEST
+
 START_TEST(v1_limits)
 {
 	unsigned all = 1u << NEST_CGROUP_MEMORY | 1u << NEST_CGROUP_PIDS | 1u << NEST_CGROUP_CPU;
@@ -415,6 +452,8 @@ static Suite *suite(void)
 	tcase_add_test(files, v2_limits);
 	tcase_add_test(files, v2_usage);
 	tcase_add_test(files, v2_kill_is_one_write);
+	tcase_add_test(files, v2_freezes_by_its_own_file);
+	tcase_add_test(files, v1_freezes_by_its_freezer_and_only_where_it_has_one);
 	tcase_add_test(files, v1_limits);
 	tcase_add_test(files, a_limit_that_cannot_be_set_is_named);
 	tcase_add_test(files, creation_is_all_or_nothing);

@@ -182,10 +182,8 @@ START_TEST(a_killed_spawner_is_reported_and_its_cells_die)
 }
 END_TEST
 
-/* A process in the leftover cgroup of a former life, which has escaped its namespaces' end. */
-static pid_t make_stray(const char *dir)
+static pid_t start_stray(void)
 {
-	char path[256];
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -193,16 +191,20 @@ static pid_t make_stray(const char *dir)
 		for (;;)
 			pause();
 	}
+	return pid;
+}
+
+/* Puts @pid, which has escaped its namespaces' end, into the leftover cgroup of a former life. */
+static void put_stray(const char *dir, pid_t pid)
+{
+	char path[256];
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%d", pid);
+
 	snprintf(path, sizeof(path), "%s/cell-77", dir);
 	ck_assert_int_eq(mkdir(path, 0755), 0);
 	snprintf(path, sizeof(path), "%s/cell-77/cgroup.procs", dir);
-	{
-		char text[16];
-		int n = snprintf(text, sizeof(text), "%d", pid);
-
-		ck_assert_int_eq(nest_file_write(AT_FDCWD, path, text, (size_t)n, NULL), 0);
-	}
-	return pid;
+	ck_assert_int_eq(nest_file_write(AT_FDCWD, path, text, (size_t)n, NULL), 0);
 }
 
 START_TEST(leftover_processes_are_killed_first)
@@ -218,7 +220,8 @@ START_TEST(leftover_processes_are_killed_first)
 
 		snprintf(dir, sizeof(dir), "%s/nestlet-%s", mounts[i], fixture.instance);
 		ck_assert_int_eq(mkdir(dir, 0755), 0);
-		stray = make_stray(dir);
+		stray = start_stray();
+		put_stray(dir, stray);
 		cell_fixture_open(&fixture);
 		ck_assert_int_eq(waitpid(stray, &status, 0), stray);
 		ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -226,6 +229,30 @@ START_TEST(leftover_processes_are_killed_first)
 		fixture.closed = false;
 		cell_fixture_init(&fixture);
 	}
+}
+END_TEST
+
+/* What v1's freezer holds dies of no signal, and is in other hierarchies too. */
+START_TEST(leftover_processes_are_killed_though_v1_froze_them)
+{
+	static const char *const mounts[] = { "cpu", "pids", "freezer" };
+	pid_t stray = start_stray();
+	char dir[128];
+	char path[192];
+	int status;
+
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(dir, sizeof(dir), "/sys/fs/cgroup/%s/nestlet-%s", mounts[i],
+			fixture.instance);
+		ck_assert_int_eq(mkdir(dir, 0755), 0);
+		put_stray(dir, stray);
+	}
+	snprintf(path, sizeof(path), "%s/cell-77/freezer.state", dir);
+	ck_assert_int_eq(nest_file_write(AT_FDCWD, path, "FROZEN", 6, NULL), 0);
+	cell_fixture_open(&fixture);
+	ck_assert_int_eq(waitpid(stray, &status, 0), stray);
+	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	cell_fixture_close(&fixture);
 }
 END_TEST
 
@@ -613,6 +640,8 @@ static Suite *suite(void)
 	tcase_add_test(cases, three_hundred_cells_leave_nothing_behind);
 	tcase_add_test(cases, a_killed_spawner_is_reported_and_its_cells_die);
 	tcase_add_test(cases, leftover_processes_are_killed_first);
+	if (!cell_fixture_has_v2_alone())
+		tcase_add_test(cases, leftover_processes_are_killed_though_v1_froze_them);
 	tcase_add_test(cases, two_hosts_of_one_name_are_refused);
 	tcase_add_test(cases, a_killed_agent_leaves_nothing);
 	tcase_add_test(cases, what_the_agent_does_with_signals_is_not_inherited);
