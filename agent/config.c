@@ -59,6 +59,12 @@ static bool is_absolute_or_empty(const char *text)
 	return text[0] == '\0' || text[0] == '/';
 }
 
+static bool is_url_or_empty(const char *text)
+{
+	return text[0] == '\0' || strncmp(text, "http://", 7) == 0 ||
+	       strncmp(text, "https://", 8) == 0;
+}
+
 /* A prefix that ended in a host's name would fit longer names too. */
 static bool is_image_source(const char *text)
 {
@@ -316,6 +322,10 @@ static int settle(struct loaded *loaded, struct nest_schema_place *place, struct
 		return refuse_at(place, "cells.max", err,
 			"is %" PRIu32 ", less than the prepared cells, %" PRIu32, config->cells_max,
 			config->cells_prepared + config->cells_prepared_no_network);
+	if (*config->snapshots_store && !*config->snapshots_store_key_file)
+		return refuse_at(place, "snapshots.store", err,
+			"needs snapshots.storeKeyFile: who could put a snapshot there could run as "
+			"any user here");
 	rc = settle_sockets(loaded, place, err);
 	if (rc == 0)
 		rc = settle_instance(loaded, err);
@@ -657,6 +667,8 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.max_cells = config->cells_max,
 		.snapshots = config->snapshots_enabled,
 		.snapshots_bytes = config->snapshots_bytes,
+		.snapshots_store = config->snapshots_store,
+		.snapshots_key_file = config->snapshots_store_key_file,
 		.restore_timeout_ms = config->snapshots_restore_timeout_ms,
 		.hook_timeout_ms = config->snapshots_hook_timeout_ms,
 		.require_isolation = config->cells_isolation == NEST_CONFIG_ISOLATION_REQUIRED,

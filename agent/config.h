@@ -81,6 +81,8 @@ struct nest_config {
 
 	bool snapshots_enabled;
 	uint64_t snapshots_bytes;
+	const char *snapshots_store;
+	const char *snapshots_store_key_file;
 	uint32_t snapshots_restore_timeout_ms;
 	uint32_t snapshots_hook_timeout_ms;
 

@@ -252,6 +252,19 @@ static void render_gateway(FILE *out, const struct nest_gateway *gateway)
 	render_gateway_trouble(out, &stats);
 }
 
+static void render_exchange(FILE *out, const struct nest_host_stats *stats)
+{
+	family(out, "nestlet_snapshots_exchanged_total", "counter",
+		"Snapshots that came from the server which hosts share, or went there.");
+	fprintf(out, "nestlet_snapshots_exchanged_total{way=\"fetched\"} %llu\n",
+		(unsigned long long)stats->snapshots_fetched_total);
+	fprintf(out, "nestlet_snapshots_exchanged_total{way=\"published\"} %llu\n",
+		(unsigned long long)stats->snapshots_published_total);
+	counter(out, "nestlet_snapshot_exchange_failures_total",
+		"Snapshots that could not be fetched or published.",
+		stats->snapshots_exchange_failures_total);
+}
+
 static void render_host(FILE *out, struct nest_host *host, const struct nest_metrics_daemon *daemon)
 {
 	struct nest_host_stats stats;
@@ -293,6 +306,7 @@ static void render_host(FILE *out, struct nest_host *host, const struct nest_met
 		(double)stats.make_us_total / 1e6);
 	counter(out, "nestlet_code_fetch_retries_total", "Requests for code that were repeated.",
 		stats.fetch_retries_total);
+	render_exchange(out, &stats);
 }
 
 int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon *daemon,

@@ -21,6 +21,12 @@ int nest_fd_pipe(int flags, int ret_fds[2], struct nest_err *err);
 /* Writes all of @n bytes, retrying short writes and EINTR. Blocks on @fd. Any thread. */
 int nest_fd_write_all(int fd, const void *bytes, size_t n, struct nest_err *err);
 
+/*
+ * Closes all descriptors above 2 but the @n in @keep, which it sorts: what a child should have of its
+ * parent's. For processes with one thread.
+ */
+void nest_fd_close_but(int *keep, size_t n);
+
 /* Turns O_NONBLOCK on or off. Any thread. */
 int nest_fd_set_nonblock(int fd, int on, struct nest_err *err);
 

@@ -40,6 +40,7 @@ struct nest_load {
 	char *shown; /* for messages: the reference without what may be secret */
 	char *url;   /* or path, as given; NULL where only a digest was */
 	enum nest_reference_format format; /* that was promised */
+	bool sealed;			   /* it may go without a digest */
 	bool verified;			   /* hex came with the reference, and must hold */
 	struct nest_fetch *fetch;	   /* until it was read */
 	struct nest_fetch_stream *stream;  /* the pool's, while it reads the download */

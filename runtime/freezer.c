@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "runtime/call_impl.h"
 #include "runtime/dispatch.h"
+#include "runtime/exchange.h"
 #include "runtime/frozen_impl.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
@@ -84,6 +85,8 @@ static void on_dumped(void *arg, uint64_t bytes, const struct nest_err *why)
 	nest_services_event(frozen->freezer->services, NEST_LOG_INFO,
 		"function '%s' version '%s' starts from a snapshot of %llu KiB", frozen->spec->name,
 		frozen->spec->version, (unsigned long long)bytes / 1024);
+	if (frozen->freezer->services->exchange)
+		nest_exchange_publish(frozen->freezer->services->exchange, frozen->key);
 	/* It is on its way out, and that is no crash. */
 	nest_worker_kill(frozen->freezer->worker, NEST_FAILURE_CANCELLED, "it was frozen");
 }
@@ -285,14 +288,13 @@ static void on_pump(void *arg)
 	struct nest_freezer *freezer = arg;
 	struct nest_frozen *frozen;
 
-	if (freezer->stopped || freezer->making || !freezer->listed)
+	if (freezer->stopped || !freezer->listed)
 		return;
 	DL_FOREACH(freezer->all, frozen) {
-		if (frozen->state != NEST_FROZEN_QUEUED)
+		if (frozen->state != NEST_FROZEN_QUEUED || nest_frozen_seek(frozen) ||
+			freezer->making)
 			continue;
 		make(frozen);
-		if (freezer->making)
-			return;
 	}
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "runtime/exchange.h"
 #include "runtime/freezer.h"
 #include "runtime/frozen_impl.h"
 #include "runtime/function.h"
@@ -84,6 +85,48 @@ bool nest_frozen_take_found(struct nest_frozen *frozen)
 	return true;
 }
 
+/* ---- another host's ---- */
+
+static void on_sought(void *arg, const struct nest_snapshot_view *view, const struct nest_err *err)
+{
+	struct nest_frozen *frozen = arg;
+
+	(void)err; /* has been told */
+	if (!view) {
+		frozen->state = NEST_FROZEN_QUEUED;
+		nest_freezer_wake(frozen->freezer);
+		return;
+	}
+	frozen->state = NEST_FROZEN_STANDS;
+	frozen->stats.bytes = view->bytes;
+	frozen->stats.made_s = view->made_s;
+	nest_services_event(services_of(frozen), NEST_LOG_INFO,
+		"function '%s' version '%s' starts from another host's snapshot of %llu KiB",
+		frozen->spec->name, frozen->spec->version, (unsigned long long)view->bytes / 1024);
+}
+
+bool nest_frozen_seek(struct nest_frozen *frozen)
+{
+	struct nest_exchange *exchange = services_of(frozen)->exchange;
+
+	if (!exchange || frozen->sought)
+		return false;
+	frozen->sought = true;
+	frozen->state = NEST_FROZEN_SEEKING;
+	if (nest_exchange_fetch(exchange, frozen->key, on_sought, frozen) == 0)
+		return true;
+	frozen->state = NEST_FROZEN_QUEUED;
+	return false;
+}
+
+static void stop_seeking(struct nest_frozen *frozen)
+{
+	if (frozen->state != NEST_FROZEN_SEEKING)
+		return;
+	nest_exchange_cancel(services_of(frozen)->exchange, frozen);
+	frozen->state = NEST_FROZEN_NONE;
+}
+
 /* ---- a function's ---- */
 
 int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
@@ -117,6 +160,7 @@ void nest_frozen_free(struct nest_frozen *frozen)
 {
 	if (!frozen)
 		return;
+	stop_seeking(frozen);
 	nest_deadlines_clear(services_of(frozen)->deadlines, &frozen->retry);
 	nest_deadlines_release(services_of(frozen)->deadlines, 1);
 	nest_freezer_remove(frozen->freezer, frozen);
@@ -139,6 +183,8 @@ void nest_frozen_renew(struct nest_frozen *frozen)
 		nest_freezer_is_stopped(frozen->freezer))
 		return;
 	nest_deadlines_clear(services_of(frozen)->deadlines, &frozen->retry);
+	stop_seeking(frozen);
+	frozen->sought = true;
 	frozen->pause_ms = 0;
 	frozen->state = NEST_FROZEN_QUEUED;
 	nest_freezer_wake(frozen->freezer);
@@ -151,6 +197,8 @@ void nest_frozen_forget(struct nest_frozen *frozen)
 
 	if (frozen->state == NEST_FROZEN_MAKING)
 		return;
+	stop_seeking(frozen);
+	frozen->sought = true; /* what the server has may be what is given up here */
 	nest_deadlines_clear(nest_freezer_services(freezer)->deadlines, &frozen->retry);
 	frozen->state = NEST_FROZEN_NONE;
 	frozen->stats.bytes = 0;
@@ -211,6 +259,7 @@ void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_sta
 	static const char *const names[] = {
 		[NEST_FROZEN_NONE] = "none",
 		[NEST_FROZEN_QUEUED] = "queued",
+		[NEST_FROZEN_SEEKING] = "fetching",
 		[NEST_FROZEN_MAKING] = "making",
 		[NEST_FROZEN_STANDS] = "stands",
 		[NEST_FROZEN_PAUSED] = "paused",

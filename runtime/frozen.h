@@ -14,6 +14,8 @@ struct nest_worker_plan;
 /*
  * What one version of a function has in the way of a snapshot.
  *
+ *                       /--> SEEKING --> (another host's) STANDS
+ *                       |<------/ there is none
  *      NONE --want--> QUEUED --> MAKING --> STANDS --two failures in a row--> PAUSED
  *                       ^          \------------------refused----------------/^
  *                       \------------ the pause, longer each time, is over --/

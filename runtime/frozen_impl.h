@@ -14,6 +14,7 @@
 enum nest_frozen_state {
 	NEST_FROZEN_NONE,
 	NEST_FROZEN_QUEUED,
+	NEST_FROZEN_SEEKING, /* at the server that hosts share */
 	NEST_FROZEN_MAKING,
 	NEST_FROZEN_STANDS,
 	NEST_FROZEN_PAUSED,
@@ -28,6 +29,7 @@ struct nest_frozen {
 	struct nest_tally tally;      /* which is not counted with those that serve */
 	enum nest_frozen_state state;
 	bool ended;
+	bool sought;	   /* it is to be made here */
 	uint32_t plain;	   /* so many of the next starts are plain: their restore failed */
 	uint32_t failures; /* of restores, in a row */
 	uint32_t pause_ms;
@@ -47,6 +49,9 @@ void nest_frozen_back_off(
 
 /* The snapshot stands, and has @bytes. */
 void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes);
+
+/* Asks for another host's, if there may be one: true, and it is SEEKING. */
+bool nest_frozen_seek(struct nest_frozen *frozen);
 
 /* Notes that the store has it already, if so. */
 bool nest_frozen_take_found(struct nest_frozen *frozen);

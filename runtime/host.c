@@ -17,6 +17,7 @@
 #include "runtime/deadline.h"
 #include "runtime/dispatch.h"
 #include "runtime/features.h"
+#include "runtime/exchange.h"
 #include "runtime/freezer.h"
 #include "runtime/funclog.h"
 #include "runtime/host_impl.h"
@@ -61,6 +62,9 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 		.mount_images = config->image_sources && config->image_sources[0],
 		.snapshots = config->snapshots,
 		.snapshots_bytes = config->snapshots_bytes,
+		.snapshots_secret = config->snapshots_store && *config->snapshots_store
+					    ? config->snapshots_key_file
+					    : NULL,
 	};
 
 	return nest_sandbox_launch(&sandbox, ret, err);
@@ -115,6 +119,21 @@ static int make_dir(const struct nest_host *host, const char *name, char ret_pat
 	return nest_file_mkdirs(ret_path, 0700, err);
 }
 
+static struct nest_fetcher_config fetch_config(const struct nest_host *host)
+{
+	return (struct nest_fetcher_config){
+		.connections = host->config.fetch_connections,
+		.timeout_ms = host->config.fetch_timeout_ms,
+		.connect_timeout_ms = host->config.fetch_connect_timeout_ms,
+		.stall_ms = host->config.fetch_stall_ms,
+		.retries = host->config.fetch_retries,
+		.backoff_ms = host->config.fetch_backoff_ms,
+		.max_bytes = host->config.upload_bytes,
+		.ca_file = host->config.ca_file,
+		.credentials_file = host->config.credentials_file,
+	};
+}
+
 static int open_loader(struct nest_host *host, struct nest_err *err)
 {
 	char dir[4096];
@@ -124,22 +143,24 @@ static int open_loader(struct nest_host *host, struct nest_err *err)
 		.max_tree_bytes = host->config.code_bytes,
 		.max_tree_entries = host->config.code_entries,
 		.allow_unverified = host->config.allow_unverified,
-		.fetch = {
-			.connections = host->config.fetch_connections,
-			.timeout_ms = host->config.fetch_timeout_ms,
-			.connect_timeout_ms = host->config.fetch_connect_timeout_ms,
-			.stall_ms = host->config.fetch_stall_ms,
-			.retries = host->config.fetch_retries,
-			.backoff_ms = host->config.fetch_backoff_ms,
-			.max_bytes = host->config.upload_bytes,
-			.ca_file = host->config.ca_file,
-			.credentials_file = host->config.credentials_file,
-		},
+		.fetch = fetch_config(host),
 		.image_sources = host->config.image_sources,
 	};
 	int r = make_dir(host, "code", dir, err);
 
 	return r < 0 ? r : nest_loader_open(host->services.loop, &config, &host->loader, err);
+}
+
+static int open_exchange(struct nest_host *host, struct nest_err *err)
+{
+	const struct nest_fetcher_config fetch = fetch_config(host);
+	char dir[4096];
+	const struct nest_publish_config config = { .staging = dir, .fetch = &fetch };
+	int r = make_dir(host, "code", dir, err);
+
+	return r < 0 ? r
+		     : nest_exchange_open(&host->services, host->loader, &config,
+			       host->config.snapshots_store, &host->services.exchange, err);
 }
 
 static int open_logs(struct nest_host *host, struct nest_err *err)
@@ -169,8 +190,12 @@ static int open_freezer(struct nest_host *host, struct nest_err *err)
 
 	if (!host->config.snapshots)
 		return 0;
-	if (nest_snapshot_available(services->sandbox, &why))
-		return nest_freezer_open(services, &services->freezer, err);
+	if (nest_snapshot_available(services->sandbox, &why)) {
+		const char *store = host->config.snapshots_store;
+		int r = store && *store ? open_exchange(host, err) : 0;
+
+		return r < 0 ? r : nest_freezer_open(services, &services->freezer, err);
+	}
 	nest_services_event(services, NEST_LOG_WARN, "no snapshots on this machine: %s", why);
 	return 0;
 }
@@ -325,6 +350,7 @@ static void close_rest(struct nest_host *host)
 {
 	drop_all(host);
 	nest_freezer_free(host->services.freezer);
+	nest_exchange_free(host->services.exchange);
 	nest_host_logs_end(host);
 	if (host->logs)
 		nest_funclog_store_close(host->logs, on_logs_closed, host);
@@ -363,6 +389,8 @@ void nest_host_break_off(struct nest_host *host)
 
 	if (host->services.freezer)
 		nest_freezer_stop(host->services.freezer);
+	if (host->services.exchange)
+		nest_exchange_stop(host->services.exchange);
 	HASH_ITER(hh, host->lineages, lineage, next) {
 		DL_FOREACH(lineage->versions, version)
 			nest_dispatch_abort(
@@ -417,6 +445,7 @@ void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg)
 
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 {
+	struct nest_exchange_stats exchange = { .fetched_total = 0 };
 	struct nest_loader_stats loader;
 
 	nest_loader_stats(host->loader, &loader);
@@ -437,6 +466,11 @@ void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 			      NEST_ARRAY_SIZE(ret->failures_by_cause),
 		"a cause has no place");
 	memcpy(ret->failures_by_cause, loader.failures_by_cause, sizeof(loader.failures_by_cause));
+	if (host->services.exchange)
+		nest_exchange_stats(host->services.exchange, &exchange);
+	ret->snapshots_fetched_total = exchange.fetched_total;
+	ret->snapshots_published_total = exchange.published_total;
+	ret->snapshots_exchange_failures_total = exchange.failures_total;
 }
 
 const char *nest_host_failure_cause(unsigned i)

@@ -42,9 +42,11 @@ struct nest_host_config {
 	bool require_isolation;
 	/* snapshots */
 	bool snapshots;
-	uint64_t snapshots_bytes;    /* the store's bound; 0: none */
-	uint32_t restore_timeout_ms; /* a slower restore is given up for a plain start */
-	uint32_t hook_timeout_ms;    /* of a function's hooks around its snapshot */
+	uint64_t snapshots_bytes;	/* the store's bound; 0: none */
+	const char *snapshots_store;	/* URL of a server that hosts share; "": none */
+	const char *snapshots_key_file; /* of the secret that seals them */
+	uint32_t restore_timeout_ms;	/* a slower restore is given up for a plain start */
+	uint32_t hook_timeout_ms;	/* of a function's hooks around its snapshot */
 	/* code cache */
 	uint64_t cache_bytes;
 	uint64_t code_bytes; /* one function's code, unpacked */
@@ -232,7 +234,8 @@ const char *nest_frozen_failure_name(enum nest_snapshot_failure cause);
 
 /* How a version stands with its snapshot. */
 struct nest_snapshot_stats {
-	const char *state; /* "off", "none", "queued", "making", "stands", "paused" */
+	const char *state; /* "off", "none", "queued", "fetching", "making", "stands",
+			      "paused" */
 	const char *key;   /* NULL: off */
 	const char *why;   /* of the last failure; "" if none */
 	uint64_t bytes;
@@ -296,6 +299,10 @@ struct nest_host_stats {
 	uint64_t fetch_retries_total;
 	uint64_t made_bytes_total;
 	uint64_t make_us_total;
+	/* snapshots and the server that hosts share */
+	uint64_t snapshots_fetched_total;
+	uint64_t snapshots_published_total;
+	uint64_t snapshots_exchange_failures_total;
 };
 /* The name of the @i-th cause of failed loads: "network" and so on; NULL behind the last. */
 const char *nest_host_failure_cause(unsigned i);

@@ -25,7 +25,7 @@ int nest_lineage_new(const char *name, struct nest_uids *uids, struct nest_funcl
 		free(lineage);
 		return nest_err_set(err, -ENOMEM, "deploy function '%s'", name);
 	}
-	r = nest_uids_take(uids, &lineage->uid, err);
+	r = nest_uids_take(uids, name, &lineage->uid, err);
 	if (r < 0) {
 		free(lineage->name);
 		free(lineage);

@@ -13,6 +13,7 @@
 
 struct nest_dispatch;
 struct nest_mount;
+struct nest_exchange;
 struct nest_freezer;
 struct nest_sandbox;
 struct nest_wire;
@@ -26,6 +27,7 @@ struct nest_services {
 	const struct nest_host_config *config;
 	struct nest_mount *mounts; /* of code images: runtime/mounts.h */
 	struct nest_freezer *freezer;
+	struct nest_exchange *exchange; /* of snapshots; NULL: none */
 
 	struct nest_dispatch *dispatches; /* all of them: who else could give a cell away */
 	uint32_t starved;		  /* of these, how many wait for a cell */

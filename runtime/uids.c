@@ -10,7 +10,6 @@
 struct nest_uids {
 	uid_t base;
 	uint32_t count;
-	uint32_t next;
 	bool taken[];
 };
 
@@ -31,15 +30,26 @@ void nest_uids_free(struct nest_uids *uids)
 	free(uids);
 }
 
-int nest_uids_take(struct nest_uids *uids, uid_t *ret, struct nest_err *err)
+/* FNV-1a, 32 bits. */
+static uint32_t hash(const char *text)
 {
+	uint32_t sum = 2166136261u;
+
+	for (; *text; text++)
+		sum = (sum ^ (unsigned char)*text) * 16777619u;
+	return sum;
+}
+
+int nest_uids_take(struct nest_uids *uids, const char *name, uid_t *ret, struct nest_err *err)
+{
+	uint32_t first = uids->count > 0 ? hash(name) % uids->count : 0;
+
 	for (uint32_t i = 0; i < uids->count; i++) {
-		uint32_t at = (uids->next + i) % uids->count;
+		uint32_t at = (uint32_t)(((uint64_t)first + i) % uids->count);
 
 		if (uids->taken[at])
 			continue;
 		uids->taken[at] = true;
-		uids->next = (at + 1) % uids->count;
 		*ret = uids->base + at;
 		return 0;
 	}

@@ -16,10 +16,11 @@ int nest_uids_new(uid_t base, uint32_t count, struct nest_uids **ret);
 void nest_uids_free(struct nest_uids *uids); /* NULL is fine */
 
 /*
- * Takes a free uid, the one that was free longest in turn. -ENOSPC with an error that says what to
- * do.
+ * Takes a free uid for function @name: the one that the name's hash says, or the next free one, so that
+ * all hosts give a function the same one nearly always: a snapshot is of one uid. -ENOSPC with an
+ * error that says what to do.
  */
-int nest_uids_take(struct nest_uids *uids, uid_t *ret, struct nest_err *err);
+int nest_uids_take(struct nest_uids *uids, const char *name, uid_t *ret, struct nest_err *err);
 
 /* Gives @uid back, once no process runs as it any more. */
 void nest_uids_give(struct nest_uids *uids, uid_t uid);

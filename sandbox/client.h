@@ -86,6 +86,9 @@ struct nest_sandbox {
 	void (*listed)(void *arg, const struct nest_snapshot_view *view);
 	void (*list_done)(void *arg);
 	void *listed_arg;
+	void (*exchanged)(
+		void *arg, const struct nest_snapshot_view *view, const struct nest_err *err);
+	void *exchanged_arg;
 };
 
 /*

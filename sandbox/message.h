@@ -28,6 +28,8 @@ enum nest_message_type {
 	NEST_MESSAGE_LIST,	/* head */
 	NEST_MESSAGE_FREEZE,	/* head */
 	NEST_MESSAGE_THAW,	/* head */
+	NEST_MESSAGE_EXPORT,	/* struct nest_message_dump; cell 0; a pipe to write to */
+	NEST_MESSAGE_IMPORT,	/* the same; the directory of an unpacked export */
 
 	/* to the agent */
 	NEST_MESSAGE_READY = 16, /* struct nest_message_ready; the first one, exactly once */
@@ -38,8 +40,9 @@ enum nest_message_type {
 	NEST_MESSAGE_REFUSED,	 /* struct nest_message_failed: a request that was none */
 	NEST_MESSAGE_MOUNTED,	 /* struct nest_message_failed: code 0 if it is */
 	NEST_MESSAGE_WIRED, /* head, three descriptors in the order of struct nest_snapshot_wires */
-	NEST_MESSAGE_DUMPED,   /* struct nest_message_dumped */
-	NEST_MESSAGE_SNAPSHOT, /* struct nest_message_snapshot; the last of a list has no key */
+	NEST_MESSAGE_DUMPED,	/* struct nest_message_dumped */
+	NEST_MESSAGE_SNAPSHOT,	/* struct nest_message_snapshot; the last of a list has no key */
+	NEST_MESSAGE_EXCHANGED, /* struct nest_message_exchanged: an EXPORT or IMPORT has ended */
 
 	/* from a cell's init to the spawner; a START is forwarded to it as it is */
 	NEST_MESSAGE_PREPARED = 32, /* head: waiting for its START */
@@ -149,6 +152,12 @@ struct nest_message_snapshot {
 	char key[NEST_MESSAGE_KEY_CHARS + 1];
 };
 
+struct nest_message_exchanged {
+	struct nest_message_head head;
+	struct nest_message_snapshot view; /* of what was imported */
+	struct nest_err err;		   /* code 0: done */
+};
+
 struct nest_message_pool {
 	struct nest_message_head head;
 	uint32_t prepared;
@@ -176,6 +185,7 @@ union nest_message {
 	struct nest_message_dump dump;
 	struct nest_message_dumped dumped;
 	struct nest_message_snapshot snapshot;
+	struct nest_message_exchanged exchanged;
 	struct nest_message_ended ended;
 	struct nest_message_failed failed;
 	char room[sizeof(struct nest_message_start) + NEST_MESSAGE_STRINGS_MAX];

@@ -23,7 +23,7 @@ static int check_key(const char *key, struct nest_err *err)
 }
 
 static int send_keyed(struct nest_sandbox *sandbox, uint32_t type, uint64_t cell, const char *key,
-	enum nest_snapshot_memory memory, struct nest_err *err)
+	enum nest_snapshot_memory memory, int fd, struct nest_err *err)
 {
 	struct nest_message_dump message = { .memory = memory };
 	int r = check_key(key, err);
@@ -32,7 +32,7 @@ static int send_keyed(struct nest_sandbox *sandbox, uint32_t type, uint64_t cell
 		return r;
 	memcpy(message.key, key, NEST_SNAPSHOT_KEY_CHARS);
 	nest_message_begin(&message.head, type, sizeof(message), cell);
-	return nest_client_send(sandbox, &message, NULL, 0, err);
+	return nest_client_send(sandbox, &message, fd < 0 ? NULL : &fd, fd < 0 ? 0 : 1, err);
 }
 
 int nest_snapshot_dump(struct nest_cell *cell, const char *key, enum nest_snapshot_memory memory,
@@ -43,7 +43,7 @@ int nest_snapshot_dump(struct nest_cell *cell, const char *key, enum nest_snapsh
 
 	if (cell->dumped)
 		return -EALREADY;
-	r = send_keyed(cell->sandbox, NEST_MESSAGE_DUMP, cell->id, key, memory, NULL);
+	r = send_keyed(cell->sandbox, NEST_MESSAGE_DUMP, cell->id, key, memory, -1, NULL);
 	if (r < 0)
 		return r;
 	cell->dumped = cb;
@@ -67,7 +67,7 @@ int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_s
 
 int nest_snapshot_forget(struct nest_sandbox *sandbox, const char *key, struct nest_err *err)
 {
-	return send_keyed(sandbox, NEST_MESSAGE_FORGET, 0, key, NEST_SNAPSHOT_COPIED, err);
+	return send_keyed(sandbox, NEST_MESSAGE_FORGET, 0, key, NEST_SNAPSHOT_COPIED, -1, err);
 }
 
 int nest_snapshot_list(struct nest_sandbox *sandbox,
@@ -89,7 +89,50 @@ int nest_snapshot_list(struct nest_sandbox *sandbox,
 	return 0;
 }
 
+static int exchange(struct nest_sandbox *sandbox, uint32_t type, const char *key, int fd,
+	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err)
+{
+	int r;
+
+	if (sandbox->exchanged)
+		return -EALREADY;
+	r = send_keyed(sandbox, type, 0, key, NEST_SNAPSHOT_COPIED, fd, err);
+	if (r < 0)
+		return r;
+	sandbox->exchanged = cb;
+	sandbox->exchanged_arg = arg;
+	return 0;
+}
+
+int nest_snapshot_export(struct nest_sandbox *sandbox, const char *key, int pipe_fd,
+	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err)
+{
+	return exchange(sandbox, NEST_MESSAGE_EXPORT, key, pipe_fd, cb, arg, err);
+}
+
+int nest_snapshot_import(struct nest_sandbox *sandbox, const char *key, int dir_fd,
+	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err)
+{
+	return exchange(sandbox, NEST_MESSAGE_IMPORT, key, dir_fd, cb, arg, err);
+}
+
 /* ---- what the spawner says ---- */
+
+static void on_exchanged(struct nest_sandbox *sandbox, const struct nest_message_exchanged *message)
+{
+	nest_snapshot_exchanged_cb *cb = sandbox->exchanged;
+	struct nest_snapshot_view view = {
+		.memory = message->view.memory,
+		.bytes = message->view.bytes,
+		.made_s = message->view.made_s,
+	};
+
+	sandbox->exchanged = NULL;
+	memcpy(view.key, message->view.key, sizeof(view.key));
+	view.key[sizeof(view.key) - 1] = '\0';
+	if (cb)
+		cb(sandbox->exchanged_arg, &view, message->err.code < 0 ? &message->err : NULL);
+}
 
 static void on_snapshot(struct nest_sandbox *sandbox, const struct nest_message_snapshot *message)
 {
@@ -164,6 +207,10 @@ int nest_snapshot_hear(struct nest_sandbox *sandbox, const union nest_message *m
 		r = nest_message_check(message, n, type, sizeof(message->snapshot), err);
 		if (r == 0)
 			on_snapshot(sandbox, &message->snapshot);
+	} else if (type == NEST_MESSAGE_EXCHANGED) {
+		r = nest_message_check(message, n, type, sizeof(message->exchanged), err);
+		if (r == 0)
+			on_exchanged(sandbox, &message->exchanged);
 	}
 	/* the wires of a cell have an owner now */
 	while (nfds > 0 && (r != 0 || type != NEST_MESSAGE_WIRED))

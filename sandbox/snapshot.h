@@ -77,4 +77,23 @@ int nest_snapshot_list(struct nest_sandbox *sandbox,
 	void (*each)(void *arg, const struct nest_snapshot_view *view), void (*done)(void *arg),
 	void *arg);
 
+/* What came of an export or import of @view's snapshot; @err is NULL when it is done. */
+typedef void nest_snapshot_exchanged_cb(
+	void *arg, const struct nest_snapshot_view *view, const struct nest_err *err);
+
+/*
+ * Has snapshot @key written to @pipe_fd (borrowed) as a sealed tar, for other hosts. One export or
+ * import at a time: else -EALREADY. @cb is called once, never before this returns, and not after the
+ * sandbox is lost.
+ */
+int nest_snapshot_export(struct nest_sandbox *sandbox, const char *key, int pipe_fd,
+	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err);
+
+/*
+ * Takes the unpacked export of another host in @dir_fd (borrowed) into the store as @key: as above.
+ * -EBADMSG in @cb's error: it is not sealed with the secret that this host has, or was damaged.
+ */
+int nest_snapshot_import(struct nest_sandbox *sandbox, const char *key, int dir_fd,
+	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err);
+
 #endif

@@ -21,7 +21,7 @@
 #include "sandbox/message.h"
 
 #define DIRECTORY "snapshots"
-#define CONTENTS "contents"
+#define CONTENTS NEST_SNAPSHOT_STORE_CONTENTS
 #define DRAFT_PREFIX "tmp-"
 #define CHUNK (256u << 10)
 
@@ -96,14 +96,13 @@ static int digest_contents(const struct nest_snapshot_store_contents *contents,
 
 /* ---- contents ---- */
 
-static int read_contents(int dir, struct nest_snapshot_store_contents *ret,
+int nest_snapshot_store_contents(int dir, struct nest_snapshot_store_contents *ret,
 	struct nest_snapshot_store_row **ret_rows, struct nest_err *err)
 {
 	nest_autofree char *bytes = NULL;
 	uint8_t sum[32];
 	size_t len = 0;
-	size_t max = sizeof(*ret) + NEST_SNAPSHOT_STORE_FILES_MAX * sizeof(**ret_rows);
-	int r = nest_file_read(dir, CONTENTS, max, &bytes, &len, err);
+	int r = nest_file_read(dir, CONTENTS, NEST_SNAPSHOT_STORE_CONTENTS_MAX, &bytes, &len, err);
 
 	if (r < 0)
 		return r;
@@ -191,7 +190,7 @@ int nest_snapshot_store_verify(int dir, struct nest_err *err)
 {
 	nest_autofree struct nest_snapshot_store_row *rows = NULL;
 	struct nest_snapshot_store_contents contents;
-	int r = read_contents(dir, &contents, &rows, err);
+	int r = nest_snapshot_store_contents(dir, &contents, &rows, err);
 
 	for (uint32_t i = 0; r == 0 && i < contents.nrows; i++) {
 		struct nest_snapshot_store_row now = { .bytes = 0 };
@@ -283,7 +282,7 @@ int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char
 
 	if (dir < 0)
 		return nest_err_set(err, -errno, "open snapshot '%.12s'", key);
-	r = read_contents(dir, ret, &rows, err);
+	r = nest_snapshot_store_contents(dir, ret, &rows, err);
 	if (r < 0)
 		return nest_err_wrap(err, "snapshot '%.12s'", key);
 	*ret_dir = nest_take_fd(dir);

@@ -34,6 +34,7 @@ struct nest_snapshot_store {
 };
 
 #define NEST_SNAPSHOT_STORE_FILES_MAX 1024
+#define NEST_SNAPSHOT_STORE_CONTENTS "contents"
 
 /* The table of contents: file "contents", this head, then its rows. */
 struct nest_snapshot_store_row {
@@ -51,6 +52,17 @@ struct nest_snapshot_store_contents {
 	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers that the images know */
 	uint8_t sha256[32];		     /* of all this and the rows */
 };
+
+#define NEST_SNAPSHOT_STORE_CONTENTS_MAX               \
+	(sizeof(struct nest_snapshot_store_contents) + \
+		NEST_SNAPSHOT_STORE_FILES_MAX * sizeof(struct nest_snapshot_store_row))
+
+/*
+ * Reads the table of contents of the snapshot in @dir; the caller frees *@ret_rows. -EBADMSG: it is
+ * none, or was changed.
+ */
+int nest_snapshot_store_contents(int dir, struct nest_snapshot_store_contents *ret,
+	struct nest_snapshot_store_row **ret_rows, struct nest_err *err);
 
 /* Opens it, making it if need be; removes unfinished drafts and what is unreadable. */
 int nest_snapshot_store_open(const char *state_dir, uint64_t max_bytes,

@@ -197,6 +197,7 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 	bool head = sized && n == sizeof(request.head);
 	bool bare = head && nfds == 0;
 	bool keyed = sized && n == sizeof(request.dump) && nfds == 0;
+	bool passed = sized && n == sizeof(request.dump) && nfds == 1;
 
 	if (sized && (request.head.type == NEST_MESSAGE_START ||
 			     request.head.type == NEST_MESSAGE_RESTORE)) {
@@ -218,6 +219,9 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 		nest_spawner_snapshot_forget(spawner, &request.dump);
 	} else if (bare && request.head.type == NEST_MESSAGE_LIST) {
 		nest_spawner_snapshot_list(spawner);
+	} else if (passed && (request.head.type == NEST_MESSAGE_EXPORT ||
+				     request.head.type == NEST_MESSAGE_IMPORT)) {
+		nest_spawner_exchange_begin(spawner, &request.dump, fds[0]);
 	} else {
 		nest_err_say(&err, -EBADMSG, "a message of %zu bytes is no request", n);
 		refuse(spawner, sized ? request.head.cell : 0, &err);
@@ -283,6 +287,9 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 		/* an event of the same batch may have been overtaken by the cell's end */
 		if (cell->pidfd >= 0)
 			nest_spawner_cell_reap(spawner, cell);
+		return;
+	case NEST_SPAWNER_EVENT_EXCHANGE:
+		nest_spawner_exchange_hear(spawner);
 		return;
 	case NEST_SPAWNER_EVENT_JOB:
 		nest_spawner_snapshot_hear(spawner, data / NEST_SPAWNER_EVENT_KINDS);
@@ -532,6 +539,11 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 	if (r < 0)
 		return r;
 	nest_spawner_snapshot_open(spawner, config);
+	if (config->snapshots && config->snapshots_secret)
+		r = nest_snapshot_pack_read_secret(
+			config->snapshots_secret, &spawner->exchange.secret, err);
+	if (r < 0)
+		return nest_err_wrap(err, "the key of snapshots.store");
 	enter_root(spawner, config);
 	r = enable_images(spawner, err);
 	if (r < 0)

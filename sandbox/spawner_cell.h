@@ -11,6 +11,7 @@
 #include "sandbox/message.h"
 #include "sandbox/rootfs.h"
 #include "sandbox/sandbox.h"
+#include "sandbox/spawner_exchange.h"
 #include "sandbox/spawner_image.h"
 #include "sandbox/snapshot_store.h"
 
@@ -93,6 +94,7 @@ struct nest_spawner {
 	struct nest_criu_rpc_program criu;
 	struct nest_snapshot_store store;
 	struct nest_spawner_job jobs[NEST_SPAWNER_JOBS];
+	struct nest_spawner_exchange exchange;
 	size_t ncells; /* room in the table */
 	size_t top;    /* slots ever used: those above were never touched */
 	struct nest_spawner_cell *cells;
@@ -106,6 +108,7 @@ enum nest_spawner_event {
 	NEST_SPAWNER_EVENT_PIDFD,   /* of cell n */
 	NEST_SPAWNER_EVENT_IMAGE,   /* number n has been mounted, or not */
 	NEST_SPAWNER_EVENT_JOB,	    /* dump n */
+	NEST_SPAWNER_EVENT_EXCHANGE,
 	NEST_SPAWNER_EVENT_KINDS,
 };
 

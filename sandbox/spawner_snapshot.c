@@ -57,32 +57,13 @@ static void tell_dumped(
 	nest_message_send(spawner->agent, &dumped);
 }
 
-static int compare_fds(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
-/* Keeps 0 to 2 and @keep: no other cell's socket shall live on in a dump. */
-static void close_others(int *keep, size_t n)
-{
-	unsigned from = 3;
-
-	qsort(keep, n, sizeof(*keep), compare_fds);
-	for (size_t i = 0; i < n; i++) {
-		if ((unsigned)keep[i] > from)
-			close_range(from, (unsigned)keep[i] - 1, 0);
-		from = (unsigned)keep[i] + 1;
-	}
-	close_range(from, ~0u, 0);
-}
-
 static _Noreturn void dump_and_exit(const struct nest_snapshot_dump *dump, int out)
 {
 	int keep[] = { dump->store->dir, dump->draft, dump->proc, dump->cell, dump->dumper, out };
 	struct outcome outcome = { .err = NEST_ERR_INIT };
 	int r = 0;
 
-	close_others(keep, NEST_ARRAY_SIZE(keep));
+	nest_fd_close_but(keep, NEST_ARRAY_SIZE(keep));
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
 		r = nest_err_set(&outcome.err, -errno, "set the parent death signal");
 	if (r == 0)

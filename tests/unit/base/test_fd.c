@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -255,9 +256,29 @@ START_TEST(a_full_socket_says_try_again)
 }
 END_TEST
 
-NEST_SUITE("base/fd", pairs_and_pipes_close_on_exec, a_failure_leaves_the_result_alone,
-	nonblock_is_switched, write_all_survives_short_writes_and_signals,
-	write_all_reports_a_closed_reader, a_message_carries_bytes_and_descriptors,
-	the_end_of_the_stream_is_zero, what_does_not_fit_is_refused_and_leaks_nothing,
+START_TEST(a_child_keeps_only_what_it_needs)
+{
+	int keep[3], status = -1;
+	pid_t child;
+
+	ck_assert_int_eq(nest_fd_pipe(0, keep, NULL), 0);
+	keep[2] = keep[0]; /* named twice */
+	ck_assert_int_ge(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) {
+		nest_fd_close_but(keep, 3);
+		/* three of every process, the two kept, and the one that counts */
+		_exit(open_fds() - 2);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(WEXITSTATUS(status), 6);
+}
+END_TEST
+
+NEST_SUITE("base/fd", a_child_keeps_only_what_it_needs, pairs_and_pipes_close_on_exec,
+	a_failure_leaves_the_result_alone, nonblock_is_switched,
+	write_all_survives_short_writes_and_signals, write_all_reports_a_closed_reader,
+	a_message_carries_bytes_and_descriptors, the_end_of_the_stream_is_zero,
+	what_does_not_fit_is_refused_and_leaks_nothing,
 	a_flood_of_descriptors_is_refused_and_leaks_nothing, send_checks_its_arguments,
 	a_full_socket_says_try_again)
