@@ -178,7 +178,9 @@ static pid_t begin_worker(
 		if (r < 0)
 			return r;
 	}
-	nest_cell_restore_dismiss(context->init);
+	r = nest_cell_restore_dismiss(context->init, err);
+	if (r < 0)
+		return r;
 	return fork_worker(context, ret_report, err);
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "sandbox/criu_rpc.h"
+#include "sandbox/footing.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/mount.h"
 #include "sandbox/snapshot.h"
@@ -103,6 +105,28 @@ int nest_cell_restore_await_dump(struct nest_cell_step_context *context, struct 
 	return pid < 0 ? nest_err_set(err, -errno, "fork the dumper") : 0;
 }
 
+/*
+ * From here on nobody writes what CRIU found out: the worker sees its mount read-only. A restorer
+ * that was killed while it wrote holds that up until it is gone.
+ */
+static int seal_findings(struct nest_cell_init *init, pid_t killed, struct nest_err *err)
+{
+	nest_autoclose int run = -1;
+	int r;
+
+	if (!(init->have & NEST_FOOTING_MOUNT))
+		return 0;
+	run = open("/run", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (run < 0)
+		return nest_err_set(err, -errno, "open '/run'");
+	r = nest_mount_restrict(run, MOUNT_ATTR_RDONLY, false, err);
+	if (r == -EBUSY && killed > 0) {
+		waitpid(killed, NULL, 0);
+		r = nest_mount_restrict(run, MOUNT_ATTR_RDONLY, false, err);
+	}
+	return r;
+}
+
 static void end_restorer(struct nest_cell_init *init)
 {
 	if (init->restorer <= 0)
@@ -112,15 +136,20 @@ static void end_restorer(struct nest_cell_init *init)
 	init->restorer = 0;
 }
 
-void nest_cell_restore_dismiss(struct nest_cell_init *init)
+int nest_cell_restore_dismiss(struct nest_cell_init *init, struct nest_err *err)
 {
+	pid_t restorer = init->restorer;
+	int r;
+
 	end_restorer(init);
-	if (init->last_pid < 0)
-		return;
+	r = seal_findings(init, restorer, err);
+	if (r < 0 || init->last_pid < 0)
+		return r;
 	/* without it the worker's dump may not find its pids free, and is refused then */
 	if (write(init->last_pid, LAST_PID, strlen(LAST_PID)) < 0)
 		errno = 0;
 	close(nest_take_fd(init->last_pid));
+	return 0;
 }
 
 /*
@@ -147,6 +176,8 @@ pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_
 		r = attach_images(images, err);
 	if (r == 0)
 		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
+	if (r == 0)
+		r = seal_findings(init, 0, err);
 	if (r == 0)
 		r = nest_criu_rpc_restore(
 			init->restorer_sock, images, context->start->wires, &pid, err);

@@ -25,7 +25,7 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 int nest_cell_restore_await_dump(struct nest_cell_step_context *context, struct nest_err *err);
 
 /* Ends the restorer, and keeps low pids free for the restorers of clones. For a plain start. */
-void nest_cell_restore_dismiss(struct nest_cell_init *init);
+int nest_cell_restore_dismiss(struct nest_cell_init *init, struct nest_err *err);
 
 /* Restores the snapshot of the START. The pid of the clone, or -errno. */
 pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_err *err);
