@@ -19,6 +19,7 @@
 #include "sandbox/descend.h"
 #include "sandbox/spawner_snapshot.h"
 
+#define REFILL_GRACE_US 10000u	 /* after a start, while the pool isn't empty */
 #define REFILL_PAUSE_US 1000000u /* after a cell that could not be prepared */
 #define CRIU_MEMORY_BYTES (64u << 20)
 #define CRIU_PIDS 8
@@ -248,6 +249,12 @@ static void note_failure(
 /* Nobody waits for the start of @cell any more. */
 static void settle(struct nest_spawner *spawner, struct nest_spawner_cell *cell)
 {
+	uint64_t quiet = nest_clock_mono_us() + REFILL_GRACE_US;
+
+	/* the new worker has a request to answer, which the making of a cell would slow down */
+	if (cell->starting && spawner->refill_after < quiet &&
+		spawner->prepared[0] + spawner->prepared[1] > 0)
+		spawner->refill_after = quiet;
 	spawner->starting -= cell->starting;
 	cell->starting = false;
 }

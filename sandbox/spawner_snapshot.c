@@ -12,6 +12,8 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/log.h"
+#include "sandbox/breakpoint.h"
 #include "sandbox/snapshot_dump.h"
 #include "sandbox/spawner_cell.h"
 
@@ -25,7 +27,7 @@ void nest_spawner_snapshot_open(
 	struct nest_spawner *spawner, const struct nest_sandbox_config *config)
 {
 	const uint32_t needed = NEST_FOOTING_MOUNT | NEST_FOOTING_PID | NEST_FOOTING_IDS;
-	struct nest_err err = NEST_ERR_INIT;
+	struct nest_err err = NEST_ERR_INIT, slow = NEST_ERR_INIT;
 	int r = 0;
 
 	spawner->store.dir = -1;
@@ -41,6 +43,9 @@ void nest_spawner_snapshot_open(
 	if (r == 0)
 		r = nest_snapshot_store_open(
 			config->state_dir, config->snapshots_bytes, &spawner->store, &err);
+	if (r == 0 && nest_breakpoint_hold(&slow) < 0)
+		nest_log(NEST_LOG_DEBUG, "spawner", "restores take longer: %s",
+			nest_err_text(&slow));
 	if (r < 0)
 		snprintf(spawner->no_snapshots, sizeof(spawner->no_snapshots), "%.255s",
 			nest_err_text(&err));
