@@ -35,9 +35,19 @@ static void on_rest_overdue(void *arg)
 	nest_worker_doom(worker, NEST_RESTART_HUNG, message);
 }
 
-static void set_limit(struct nest_worker *worker, uint64_t ms)
+static void on_dump_overdue(void *arg)
 {
-	worker->stage_deadline.cb = on_rest_overdue;
+	struct nest_worker *worker = arg;
+	char message[256];
+
+	snprintf(message, sizeof(message), "the dump of function '%s' took longer than %u s",
+		worker->plan->spec->name, DUMP_MS / 1000u);
+	nest_worker_doom(worker, NEST_RESTART_HUNG, message);
+}
+
+static void set_limit(struct nest_worker *worker, void (*cb)(void *arg), uint64_t ms)
+{
+	worker->stage_deadline.cb = cb;
 	nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
 		nest_clock_mono_us() + ms * 1000);
 }
@@ -59,7 +69,7 @@ int nest_worker_checkpoint(struct nest_worker *worker)
 	nest_deadlines_clear(worker->services->deadlines, &worker->ping_deadline);
 	nest_deadlines_clear(worker->services->deadlines, &worker->idle_deadline);
 	worker->stage = NEST_WORKER_STAGE_RESTING;
-	set_limit(worker, (uint64_t)hook_ms + REST_EXTRA_MS);
+	set_limit(worker, on_rest_overdue, (uint64_t)hook_ms + REST_EXTRA_MS);
 	return 0;
 }
 
@@ -67,7 +77,7 @@ int nest_worker_on_checkpoint(struct nest_worker *worker, struct nest_err *err)
 {
 	if (worker->stage != NEST_WORKER_STAGE_RESTING || !worker->events->rested)
 		return nest_err_say(err, -EPROTO, "it sent CHECKPOINT without being asked");
-	set_limit(worker, DUMP_MS);
+	set_limit(worker, on_dump_overdue, DUMP_MS);
 	worker->events->rested(worker->arg, worker);
 	return 0;
 }

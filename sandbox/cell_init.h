@@ -26,7 +26,8 @@ struct nest_cell_init {
 	int wires[NEST_CRIU_RPC_WIRES];		  /* a clone's ends; -1 once passed on */
 	pid_t restorer;				  /* 0: none */
 	int restorer_sock;
-	int last_pid; /* of the cell's pid namespace; -1: not to be set */
+	int restorer_log; /* what it says goes wrong; -1: none */
+	int last_pid;	  /* of the cell's pid namespace; -1: not to be set */
 };
 
 /*

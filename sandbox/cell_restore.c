@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@
 
 /* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
 #define LAST_PID "1000"
+#define LOG_MAX 16384
 
 static void close_wires(struct nest_cell_init *init)
 {
@@ -46,10 +48,12 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 	r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
 	if (r < 0)
 		return r;
+	init->restorer_log = memfd_create("criu", MFD_CLOEXEC);
 	init->restorer = _Fork(); /* no handler of the agent's libraries shall run */
 	if (init->restorer == 0) {
 		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0)
-			nest_criu_rpc_become(init->criu, pair[1], -1, init->wires);
+			nest_criu_rpc_become(
+				init->criu, pair[1], -1, init->wires, init->restorer_log);
 		_exit(127);
 	}
 	close(pair[1]);
@@ -80,7 +84,7 @@ static _Noreturn void wait_and_dump(struct nest_cell_init *init, int sock, uid_t
 		_exit(127);
 	if (nest_fd_recv(0, &word, sizeof(word), &images, 1, &nfds) > 0 && nfds == 1 &&
 		setresgid(real, 0, 0) == 0 && setresuid(real, 0, 0) == 0)
-		nest_criu_rpc_become(init->criu, 0, images, no_wires);
+		nest_criu_rpc_become(init->criu, 0, images, no_wires, -1);
 	_exit(127);
 }
 
@@ -134,6 +138,20 @@ static void end_restorer(struct nest_cell_init *init)
 	kill(init->restorer, SIGKILL); /* reaped with the others */
 	close(nest_take_fd(init->restorer_sock));
 	init->restorer = 0;
+	if (init->restorer_log >= 0)
+		close(nest_take_fd(init->restorer_log));
+}
+
+/* Its answer has the first error that it met, which often is one that it lived with. */
+static void name_cause(const struct nest_cell_init *init, struct nest_err *err)
+{
+	char log[LOG_MAX + 1];
+	ssize_t n = pread(init->restorer_log, log, LOG_MAX, 0);
+
+	if (n <= 0)
+		return;
+	log[n] = '\0';
+	nest_criu_rpc_name_cause(log, err);
 }
 
 int nest_cell_restore_dismiss(struct nest_cell_init *init, struct nest_err *err)
@@ -181,6 +199,8 @@ pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_
 	if (r == 0)
 		r = nest_criu_rpc_restore(
 			init->restorer_sock, images, context->start->wires, &pid, err);
+	if (r == -EIO || r == -EPIPE)
+		name_cause(init, err);
 	end_restorer(init);
 	if (init->last_pid >= 0)
 		close(nest_take_fd(init->last_pid));

@@ -128,10 +128,10 @@ static void execute(const struct nest_criu_rpc_program *program, const char *fd)
 }
 
 int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, int images,
-	const int wires[NEST_CRIU_RPC_WIRES])
+	const int wires[NEST_CRIU_RPC_WIRES], int log)
 {
-	int lifted[NEST_CRIU_RPC_WIRES + 3] = { sock, images, wires[0], wires[1], wires[2],
-		open("/dev/null", O_RDWR | O_CLOEXEC) };
+	int lifted[NEST_CRIU_RPC_WIRES + 4] = { sock, images, wires[0], wires[1], wires[2],
+		open("/dev/null", O_RDWR | O_CLOEXEC), log };
 	char fd[16];
 	sigset_t none;
 	int null = NEST_CRIU_RPC_WIRES + 2;
@@ -143,6 +143,8 @@ int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, 
 		r = place(lifted[i], NEST_CRIU_RPC_SOCKET_FD + i);
 	for (int i = 0; r == 0 && i < NEST_CRIU_RPC_SOCKET_FD; i++)
 		r = place(lifted[null], i);
+	if (r == 0 && lifted[null + 1] >= 0)
+		r = place(lifted[null + 1], STDERR_FILENO);
 	if (r < 0)
 		return r;
 	close_range(FIRST_FREE_FD, ~0u, 0);
@@ -203,6 +205,24 @@ static int parse_answer(struct nest_wire in, struct answer *ret)
 			return r;
 	}
 	return r;
+}
+
+void nest_criu_rpc_name_cause(const char *log, struct nest_err *err)
+{
+	for (const char *at = strstr(log, "Error ("); at; at = strstr(at, "Error (")) {
+		const char *text = strstr(at, "): ");
+		size_t n;
+
+		if (!text)
+			return;
+		text += 3;
+		n = strcspn(text, "\n");
+		at = text + n;
+		if (strncmp(text, "rlimit: ", 8) == 0 || strncmp(text, "tun: ", 5) == 0)
+			continue;
+		nest_err_say(err, err->code, "%.*s", (int)n, text);
+		return;
+	}
 }
 
 /* The text of "Error (criu/files.c:12): why\n" alone, for it ends up in a log line. */

@@ -35,14 +35,21 @@ int nest_criu_rpc_find(struct nest_criu_rpc_program *ret, struct nest_err *err);
 
 /*
  * Executes CRIU as a worker that serves @sock and holds @wires (-1: none) as descriptors
- * NEST_CRIU_RPC_WIRE_FD + i, and @images (-1: none) as NEST_CRIU_RPC_IMAGES_FD; all other descriptors
- * are closed. Returns only if that fails: -errno.
+ * NEST_CRIU_RPC_WIRE_FD + i, and @images (-1: none) as NEST_CRIU_RPC_IMAGES_FD; @log (-1: none) takes
+ * what it writes to its standard error, its errors. All other descriptors are closed. Returns only if
+ * that fails: -errno.
  */
 #define NEST_CRIU_RPC_SOCKET_FD 3
 #define NEST_CRIU_RPC_IMAGES_FD 4
 #define NEST_CRIU_RPC_WIRE_FD 5
 int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, int images,
-	const int wires[NEST_CRIU_RPC_WIRES]);
+	const int wires[NEST_CRIU_RPC_WIRES], int log);
+
+/*
+ * Replaces @err's text by the first error in CRIU's @log that is a cause: it complains of its own
+ * descriptor limit and of a missing /dev/net/tun every time, and goes on. Keeps it where there is none.
+ */
+void nest_criu_rpc_name_cause(const char *log, struct nest_err *err);
 
 /* Asks for a feature, so that all of the kernel's features are detected before the real request. */
 int nest_criu_rpc_prime(int sock, struct nest_err *err);

@@ -71,30 +71,12 @@ static int refuse_files(const char *path, struct nest_err *err)
 	return 0;
 }
 
-/*
- * Replaces @err's text by the first error of CRIU's log that is a cause: it complains of its own
- * descriptor limit and of a missing /dev/net/tun every time, and goes on.
- */
 static void name_cause(int draft, struct nest_err *err)
 {
 	nest_autofree char *log = NULL;
 
-	if (nest_file_read(draft, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) < 0)
-		return;
-	for (char *at = strstr(log, "Error ("); at; at = strstr(at, "Error (")) {
-		char *text = strstr(at, "): ");
-		size_t n;
-
-		if (!text)
-			return;
-		text += 3;
-		n = strcspn(text, "\n");
-		at = text + n;
-		if (strncmp(text, "rlimit: ", 8) == 0 || strncmp(text, "tun: ", 5) == 0)
-			continue;
-		nest_err_say(err, err->code, "%.*s", (int)n, text);
-		return;
-	}
+	if (nest_file_read(draft, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) == 0)
+		nest_criu_rpc_name_cause(log, err);
 }
 
 /* Has the cell's dumper become CRIU, and CRIU dump the worker. */

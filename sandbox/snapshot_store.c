@@ -23,6 +23,7 @@
 #define DIRECTORY "snapshots"
 #define CONTENTS NEST_SNAPSHOT_STORE_CONTENTS
 #define DRAFT_PREFIX "tmp-"
+#define GARBAGE_PREFIX "gone-"
 #define CHUNK (256u << 10)
 
 static const char magic[8] = "NESTSNP1";
@@ -220,9 +221,39 @@ struct nest_snapshot_store_entry *nest_snapshot_store_find(
 	return NULL;
 }
 
+/* A name that an earlier life's garbage has is passed over. */
+void nest_snapshot_store_discard(struct nest_snapshot_store *store, const char *name)
+{
+	char gone[48];
+
+	for (int tries = 0; tries < 1000; tries++) {
+		snprintf(gone, sizeof(gone), GARBAGE_PREFIX "%llu",
+			(unsigned long long)++store->drafts);
+		if (renameat2(store->dir, name, store->dir, gone, RENAME_NOREPLACE) == 0) {
+			store->garbage = true;
+			return;
+		}
+		if (errno != EEXIST)
+			return;
+	}
+}
+
+void nest_snapshot_store_sweep(const struct nest_snapshot_store *store)
+{
+	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *entry;
+
+	if (!list && copy >= 0)
+		close(copy);
+	while (list && (entry = readdir(list)))
+		if (strncmp(entry->d_name, GARBAGE_PREFIX, strlen(GARBAGE_PREFIX)) == 0)
+			nest_file_remove_tree(store->dir, entry->d_name, NULL);
+}
+
 static void remove_entry(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
 {
-	nest_file_remove_tree(store->dir, entry->view.key, NULL);
+	nest_snapshot_store_discard(store, entry->view.key);
 	store->bytes -= entry->view.bytes;
 	DL_DELETE(store->entries, entry);
 	free(entry);
@@ -308,10 +339,13 @@ static int load(struct nest_snapshot_store *store, struct nest_err *err)
 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		if (!nest_message_check_key(entry->d_name) ||
-			nest_snapshot_store_read(store, entry->d_name, &dir, &contents, NULL) < 0 ||
-			nest_snapshot_store_note(store, entry->d_name, &contents, NULL) < 0)
-			nest_file_remove_tree(store->dir, entry->d_name, NULL);
+		if (strncmp(entry->d_name, GARBAGE_PREFIX, strlen(GARBAGE_PREFIX)) == 0)
+			store->garbage = true;
+		else if (!nest_message_check_key(entry->d_name) ||
+			 nest_snapshot_store_read(store, entry->d_name, &dir, &contents, NULL) <
+				 0 ||
+			 nest_snapshot_store_note(store, entry->d_name, &contents, NULL) < 0)
+			nest_snapshot_store_discard(store, entry->d_name);
 		if (dir >= 0)
 			close(dir);
 	}

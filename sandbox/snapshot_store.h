@@ -14,7 +14,8 @@ struct nest_err;
 /*
  * Where snapshots lie: <state>/snapshots/<key>/, root's alone. A snapshot is made in a directory
  * "tmp-*", gets a table of contents with every file's digest, is synced, and then gets its name; so
- * what bears a key is whole, or was damaged afterwards, which the digests show.
+ * what bears a key is whole, or was damaged afterwards, which the digests show. What is to go is
+ * called "gone-*" until it is swept.
  */
 struct nest_snapshot_store_entry {
 	struct nest_snapshot_view view;
@@ -30,6 +31,7 @@ struct nest_snapshot_store {
 	uint64_t bytes;
 	uint64_t clock;
 	uint64_t drafts;
+	bool garbage; /* there is something to sweep */
 	struct nest_snapshot_store_entry *entries;
 };
 
@@ -72,7 +74,16 @@ int nest_snapshot_store_open(const char *state_dir, uint64_t max_bytes,
 int nest_snapshot_store_draft(
 	struct nest_snapshot_store *store, char name[32], int *ret, struct nest_err *err);
 
-/* Removes draft @name. Blocks on the disk. */
+/*
+ * Takes @name, a snapshot or a draft, out of the way: what it holds goes with the next sweep, since
+ * to remove gigabytes takes long.
+ */
+void nest_snapshot_store_discard(struct nest_snapshot_store *store, const char *name);
+
+/* Removes all that was discarded. Blocks on the disk: for a child. */
+void nest_snapshot_store_sweep(const struct nest_snapshot_store *store);
+
+/* Removes draft @name. Blocks on the disk: for a child. */
 void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const char *name);
 
 /*

@@ -288,6 +288,9 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 		if (cell->pidfd >= 0)
 			nest_spawner_cell_reap(spawner, cell);
 		return;
+	case NEST_SPAWNER_EVENT_SWEPT:
+		nest_spawner_snapshot_swept(spawner);
+		return;
 	case NEST_SPAWNER_EVENT_EXCHANGE:
 		nest_spawner_exchange_hear(spawner);
 		return;
@@ -373,6 +376,7 @@ static void serve(struct nest_spawner *spawner)
 			refill(spawner);
 		go_on_removing(spawner);
 		tell_pool(spawner);
+		nest_spawner_snapshot_sweep(spawner);
 		if (spawner->stopping && give_up == 0)
 			give_up = nest_clock_mono_us() + STOP_PATIENCE_US;
 	}

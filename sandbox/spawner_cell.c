@@ -114,6 +114,7 @@ static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *ce
 			.message = &init_message,
 			.criu = spawner->store.dir >= 0 ? &spawner->criu : NULL,
 			.wires = { theirs[0], theirs[1], theirs[2] },
+			.restorer_log = -1,
 			.last_pid = -1,
 		};
 

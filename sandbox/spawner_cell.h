@@ -95,6 +95,10 @@ struct nest_spawner {
 	struct nest_snapshot_store store;
 	struct nest_spawner_job jobs[NEST_SPAWNER_JOBS];
 	struct nest_spawner_exchange exchange;
+	struct {
+		pid_t pid; /* 0: none */
+		int pipe;
+	} sweeper;     /* of the store */
 	size_t ncells; /* room in the table */
 	size_t top;    /* slots ever used: those above were never touched */
 	struct nest_spawner_cell *cells;
@@ -109,6 +113,7 @@ enum nest_spawner_event {
 	NEST_SPAWNER_EVENT_IMAGE,   /* number n has been mounted, or not */
 	NEST_SPAWNER_EVENT_JOB,	    /* dump n */
 	NEST_SPAWNER_EVENT_EXCHANGE,
+	NEST_SPAWNER_EVENT_SWEPT,
 	NEST_SPAWNER_EVENT_KINDS,
 };
 

@@ -118,7 +118,7 @@ static int open_place(struct nest_spawner *spawner, bool import, int *ret, struc
 static void drop_draft(struct nest_spawner *spawner)
 {
 	if (spawner->exchange.draft[0])
-		nest_snapshot_store_drop(&spawner->store, spawner->exchange.draft);
+		nest_snapshot_store_discard(&spawner->store, spawner->exchange.draft);
 }
 
 static int start_child(

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -134,7 +135,7 @@ static int begin_dump(struct nest_spawner *spawner, const struct nest_spawner_ce
 		}
 		job->pid = 0;
 		close(pipe[0]);
-		nest_snapshot_store_drop(&spawner->store, name);
+		nest_snapshot_store_discard(&spawner->store, name);
 		return r;
 	}
 	job->pipe = pipe[0];
@@ -176,7 +177,7 @@ void nest_spawner_snapshot_hear(struct nest_spawner *spawner, size_t n)
 	job->pid = 0;
 	if (got != (ssize_t)sizeof(outcome)) {
 		nest_err_say(&outcome.err, -EIO, "the dump was killed");
-		nest_snapshot_store_drop(&spawner->store, job->draft);
+		nest_snapshot_store_discard(&spawner->store, job->draft);
 	}
 	outcome.err.text[sizeof(outcome.err.text) - 1] = '\0';
 	if (outcome.err.code == 0) {
@@ -188,6 +189,44 @@ void nest_spawner_snapshot_hear(struct nest_spawner *spawner, size_t n)
 }
 
 /* ---- the store ---- */
+
+void nest_spawner_snapshot_sweep(struct nest_spawner *spawner)
+{
+	int pipe[2];
+
+	if (!spawner->store.garbage || spawner->sweeper.pid > 0 || spawner->stopping ||
+		nest_fd_pipe(0, pipe, NULL) < 0)
+		return;
+	spawner->store.garbage = false;
+	spawner->sweeper.pid = _Fork(); /* no handler of the agent's libraries shall run */
+	if (spawner->sweeper.pid == 0) {
+		int keep[] = { spawner->store.dir, pipe[1] };
+
+		nest_fd_close_but(keep, NEST_ARRAY_SIZE(keep));
+		/* what it leaves when it is killed goes with the next sweep */
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && setpriority(PRIO_PROCESS, 0, 19) == 0)
+			nest_snapshot_store_sweep(&spawner->store);
+		_exit(EXIT_SUCCESS);
+	}
+	close(pipe[1]);
+	if (spawner->sweeper.pid < 0 ||
+		nest_spawner_cell_watch(spawner, pipe[0], NEST_SPAWNER_EVENT_SWEPT, 0, NULL) < 0) {
+		close(pipe[0]);
+		if (spawner->sweeper.pid > 0)
+			waitpid(spawner->sweeper.pid, NULL, 0);
+		spawner->sweeper.pid = 0;
+		return;
+	}
+	spawner->sweeper.pipe = pipe[0];
+}
+
+void nest_spawner_snapshot_swept(struct nest_spawner *spawner)
+{
+	epoll_ctl(spawner->poll, EPOLL_CTL_DEL, spawner->sweeper.pipe, NULL);
+	close(nest_take_fd(spawner->sweeper.pipe));
+	waitpid(spawner->sweeper.pid, NULL, 0); /* it has only its exit left */
+	spawner->sweeper.pid = 0;
+}
 
 void nest_spawner_snapshot_forget(
 	struct nest_spawner *spawner, const struct nest_message_dump *dump)

@@ -10,7 +10,7 @@ struct nest_err;
 struct nest_sandbox_config;
 struct nest_spawner;
 
-/* What the spawner does for snapshots. Dumps run in children of its, a few at once. */
+/* What the spawner does for snapshots. What takes long is done by children of its. */
 
 /*
  * Opens the store and finds CRIU, if snapshots are wanted and cells can have them. Why not goes to
@@ -37,6 +37,12 @@ void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key)
 
 /* A cell that used @key is gone; it found it @damaged. */
 void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged);
+
+/* Begins to remove what was discarded, if there is anything, in a child. */
+void nest_spawner_snapshot_sweep(struct nest_spawner *spawner);
+
+/* That child has ended. */
+void nest_spawner_snapshot_swept(struct nest_spawner *spawner);
 
 /* Dump @n has something to say, or has ended. */
 void nest_spawner_snapshot_hear(struct nest_spawner *spawner, size_t n);
