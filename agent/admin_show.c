@@ -149,6 +149,8 @@ static bool each_worker(void *arg, const struct nest_worker_stats *stats)
 	cJSON_AddNumberToObject(object, "ageMs", (double)stats->age_ms);
 	cJSON_AddNumberToObject(object, "memoryBytes", (double)stats->memory_bytes);
 	cJSON_AddNumberToObject(object, "memoryPeakBytes", (double)stats->memory_peak_bytes);
+	cJSON_AddNumberToObject(object, "privateBytes", (double)stats->private_bytes);
+	cJSON_AddNumberToObject(object, "sharedBytes", (double)stats->shared_bytes);
 	cJSON_AddNumberToObject(object, "cpuUs", (double)stats->cpu_us);
 	return cJSON_AddItemToArray(walk->array, object);
 }

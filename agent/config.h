@@ -85,6 +85,8 @@ struct nest_config {
 	const char *snapshots_store_key_file;
 	uint32_t snapshots_restore_timeout_ms;
 	uint32_t snapshots_hook_timeout_ms;
+	uint64_t standby_memory;
+	uint32_t standby_per_function;
 
 	uint64_t cache_bytes;
 	const char *const *cache_image_sources; /* NULL-terminated */

@@ -136,17 +136,14 @@ static void render_workers(FILE *out, const struct sample_set *set)
 static void render_snapshots(FILE *out, const struct sample_set *set)
 {
 	family(out, "nestlet_cold_starts_by_rung_total", "counter",
-		"Workers that came up, by how: restored from a snapshot, or started plainly.");
+		"Workers that came up, by how: from standby, from a snapshot, or started plainly.");
 	for (size_t i = 0; i < set->n; i++) {
-		const struct nest_target_stats *t = &set->targets[i];
-		uint64_t restored = t->snapshot.restores_total;
-
-		sample(out, "nestlet_cold_starts_by_rung_total", t, "rung", "snapshot", restored);
-		sample(out, "nestlet_cold_starts_by_rung_total", t, "rung", "plain",
-			t->cold_starts_total - restored);
+		for (int r = 0; r < NEST_RUNGS; r++)
+			sample(out, "nestlet_cold_starts_by_rung_total", &set->targets[i], "rung",
+				nest_worker_rung_name(r), set->targets[i].rungs_total[r]);
 	}
 	render_histogram(out, "nestlet_restore_duration_seconds",
-		"Time from asking for a clone to its being ready.", set,
+		"Time from asking for a clone to its being ready, or on standby.", set,
 		offsetof(struct nest_target_stats, snapshot.restore));
 	family(out, "nestlet_snapshot_bytes", "gauge", "Size of the snapshot; 0: there is none.");
 	for (size_t i = 0; i < set->n; i++)

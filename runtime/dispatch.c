@@ -11,7 +11,9 @@
 #include "base/err.h"
 #include "runtime/call_impl.h"
 #include "runtime/function.h"
+#include "runtime/reserve.h"
 #include "runtime/services.h"
+#include "runtime/standby.h"
 #include "runtime/worker.h"
 
 /*
@@ -28,6 +30,7 @@ struct nest_dispatch {
 	const struct nest_worker_plan *plan;
 	struct nest_call *queue;
 	struct nest_worker_link *workers; /* all whose cells are not gone */
+	struct nest_reserve *reserve;	  /* those that stand by are not among them */
 	uint32_t queued;
 	uint32_t starting;
 	uint32_t holds;
@@ -58,6 +61,11 @@ struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatc
 struct nest_tally *nest_dispatch_tally(const struct nest_dispatch *dispatch)
 {
 	return dispatch->plan->tally;
+}
+
+bool nest_dispatch_is_starting(const struct nest_dispatch *dispatch)
+{
+	return dispatch->starting > 0;
 }
 
 static const char *name_of(const struct nest_dispatch *dispatch)
@@ -340,7 +348,8 @@ static void make_room(struct nest_dispatch *dispatch)
 	struct nest_dispatch *other;
 	struct nest_worker *spare = NULL;
 
-	if (dispatch->services->evictions >= dispatch->services->starved)
+	if (dispatch->services->evictions >= dispatch->services->starved ||
+		nest_standby_yield(dispatch->services))
 		return;
 	DL_FOREACH(dispatch->services->dispatches, other) {
 		struct nest_worker *worker = other == dispatch ? NULL : spare_worker(other);
@@ -389,9 +398,16 @@ static const struct nest_worker_events worker_events;
 static int start_one(struct nest_dispatch *dispatch)
 {
 	struct nest_err err = NEST_ERR_INIT;
-	struct nest_worker *worker;
+	struct nest_worker *worker = nest_reserve_take(dispatch->reserve);
 	int r;
 
+	if (worker) {
+		DL_APPEND(dispatch->workers, nest_worker_link(worker));
+		dispatch->starting++;
+		nest_worker_wake(worker, &worker_events, dispatch);
+		nest_dispatch_release(dispatch);
+		return 0;
+	}
 	r = nest_worker_start(
 		dispatch->services, dispatch->plan, &worker_events, dispatch, &worker, &err);
 	if (r == -EAGAIN) {
@@ -450,6 +466,7 @@ static void on_ready(void *arg, struct nest_worker *worker)
 	dispatch->starting--;
 	dispatch->ready++;
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
+	nest_standby_look(dispatch->services);
 	pump(dispatch);
 }
 
@@ -531,6 +548,8 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 		dispatch->ready--;
 	else
 		dispatch->starting--;
+	nest_reserve_touch(dispatch->reserve);
+	nest_standby_look(dispatch->services);
 	if (end->clone_failed) {
 		pump(dispatch); /* the next one is started plainly */
 		return;
@@ -605,6 +624,11 @@ int nest_dispatch_new(struct nest_services *services, const struct nest_worker_p
 	dispatch->retired.arg = dispatch;
 	dispatch->overdue.cb = on_overdue;
 	dispatch->overdue.arg = dispatch;
+	if (nest_reserve_new(services, dispatch, plan, &dispatch->reserve) < 0) {
+		nest_deadlines_release(services->deadlines, DEADLINES);
+		free(dispatch);
+		return -ENOMEM;
+	}
 	DL_APPEND(services->dispatches, dispatch);
 	*ret = dispatch;
 	return 0;
@@ -620,6 +644,7 @@ void nest_dispatch_free(struct nest_dispatch *dispatch)
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->overdue);
 	nest_deadlines_release(dispatch->services->deadlines, DEADLINES);
 	DL_DELETE(dispatch->services->dispatches, dispatch);
+	nest_reserve_free(dispatch->reserve);
 	free(dispatch);
 }
 
@@ -629,12 +654,14 @@ void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
 		return;
 	dispatch->live = live;
 	dispatch->fading = !live;
+	nest_reserve_set_open(dispatch->reserve, live);
 	pump(dispatch);
 }
 
 void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg)
 {
 	dispatch->retiring = true;
+	nest_reserve_set_open(dispatch->reserve, false);
 	dispatch->on_retired = cb;
 	dispatch->on_retired_arg = arg;
 	nest_deadlines_set(dispatch->services->deadlines, &dispatch->overdue,
@@ -666,9 +693,18 @@ void nest_dispatch_abort(struct nest_dispatch *dispatch, const char *message)
 		fail_waiting(dispatch, dispatch->queue, &why);
 	DL_FOREACH(dispatch->workers, link)
 		nest_worker_kill(link->worker, NEST_FAILURE_CRASHED, message);
+	nest_reserve_clear(dispatch->reserve, message);
 	/* What a worker had not begun came back. */
 	while (dispatch->queue)
 		fail_waiting(dispatch, dispatch->queue, &why);
+}
+
+static bool count_state(void *arg, struct nest_worker *worker)
+{
+	struct nest_target_stats *stats = arg;
+
+	stats->workers[nest_worker_state(worker)]++;
+	return true;
 }
 
 void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_target_stats *ret)
@@ -680,6 +716,7 @@ void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_targe
 		ret->workers[nest_worker_state(link->worker)]++;
 		ret->in_flight += nest_worker_open(link->worker);
 	}
+	nest_reserve_each(dispatch->reserve, count_state, ret);
 }
 
 bool nest_dispatch_each_worker(const struct nest_dispatch *dispatch,
@@ -691,5 +728,5 @@ bool nest_dispatch_each_worker(const struct nest_dispatch *dispatch,
 		if (!cb(arg, link->worker))
 			return false;
 	}
-	return true;
+	return nest_reserve_each(dispatch->reserve, cb, arg);
 }

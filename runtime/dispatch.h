@@ -33,6 +33,9 @@ struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatc
 /* What its version is counted by. */
 struct nest_tally *nest_dispatch_tally(const struct nest_dispatch *dispatch);
 
+/* Whether a worker of its is coming up for those who wait. */
+bool nest_dispatch_is_starting(const struct nest_dispatch *dispatch);
+
 /* Takes a new call: it is given to a worker, waits, or is refused on a later turn. */
 void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call);
 

@@ -13,6 +13,7 @@
 #include "runtime/frozen_impl.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
+#include "runtime/standby.h"
 
 #define FAILURES_MAX 2u /* restores in a row, then the snapshot is dropped */
 #define PAUSE_MIN_MS 30000u
@@ -63,6 +64,7 @@ void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
 	frozen->plain = 0;
 	frozen->stats.bytes = bytes;
 	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
+	nest_standby_look(services_of(frozen));
 }
 
 static void on_retry(void *arg)
@@ -82,6 +84,7 @@ bool nest_frozen_take_found(struct nest_frozen *frozen)
 	frozen->state = NEST_FROZEN_STANDS;
 	frozen->stats.bytes = found->bytes;
 	frozen->stats.made_s = found->made_s;
+	nest_standby_look(services_of(frozen));
 	return true;
 }
 
@@ -201,6 +204,7 @@ void nest_frozen_forget(struct nest_frozen *frozen)
 	frozen->sought = true; /* what the server has may be what is given up here */
 	nest_deadlines_clear(nest_freezer_services(freezer)->deadlines, &frozen->retry);
 	frozen->state = NEST_FROZEN_NONE;
+	nest_standby_look(nest_freezer_services(freezer));
 	frozen->stats.bytes = 0;
 	nest_freezer_unfind(freezer, frozen->key);
 	if (nest_snapshot_forget(nest_freezer_services(freezer)->sandbox, frozen->key, &err) < 0)
@@ -221,29 +225,38 @@ const char *nest_frozen_next(struct nest_frozen *frozen)
 		frozen->plain--;
 		return NULL;
 	}
+	return nest_frozen_key(frozen);
+}
+
+const char *nest_frozen_key(const struct nest_frozen *frozen)
+{
 	return frozen->state == NEST_FROZEN_STANDS && !frozen->ended ? frozen->key : NULL;
 }
 
-void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us)
+void nest_frozen_restored(struct nest_frozen *frozen)
 {
 	frozen->failures = 0;
 	frozen->pause_ms = 0;
 	frozen->stats.restores_total++;
+}
+
+void nest_frozen_timed(struct nest_frozen *frozen, uint64_t us)
+{
 	nest_latency_observe(&frozen->stats.restore, us);
 }
 
 void nest_frozen_failed(
-	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why)
+	struct nest_frozen *frozen, enum nest_snapshot_failure cause, bool needed, const char *why)
 {
 	struct nest_services *services = services_of(frozen);
 	bool gone =
 		cause == NEST_SNAPSHOT_FAILURE_MISSING || cause == NEST_SNAPSHOT_FAILURE_DAMAGED;
 
 	note(frozen, cause, why);
-	frozen->plain++;
+	frozen->plain += needed;
 	nest_services_event(services, NEST_LOG_WARN,
-		"a clone of function '%s' version '%s' failed, it is started plainly: %s",
-		frozen->spec->name, frozen->spec->version, why);
+		"a clone of function '%s' version '%s' failed%s: %s", frozen->spec->name,
+		frozen->spec->version, needed ? ", it is started plainly" : "", why);
 	if (frozen->state != NEST_FROZEN_STANDS || (++frozen->failures < FAILURES_MAX && !gone))
 		return;
 	nest_frozen_forget(frozen);

@@ -54,12 +54,21 @@ void nest_frozen_forget(struct nest_frozen *frozen);
  */
 const char *nest_frozen_next(struct nest_frozen *frozen);
 
-/* A worker was restored from it, within @us. */
-void nest_frozen_restored(struct nest_frozen *frozen, uint64_t us);
+/* The key that a clone which stands by can be restored from, or NULL. */
+const char *nest_frozen_key(const struct nest_frozen *frozen);
 
-/* A restore from it failed, and why; the operator is told. */
+/* A clone of it is ready. */
+void nest_frozen_restored(struct nest_frozen *frozen);
+
+/* A restore of it took @us: of a clone that is ready, or stands by. */
+void nest_frozen_timed(struct nest_frozen *frozen, uint64_t us);
+
+/*
+ * A restore from it failed, and why; the operator is told. @needed: a request waits, for which a
+ * worker is started plainly.
+ */
 void nest_frozen_failed(
-	struct nest_frozen *frozen, enum nest_snapshot_failure cause, const char *why);
+	struct nest_frozen *frozen, enum nest_snapshot_failure cause, bool needed, const char *why);
 
 /* How it stands, for the admin API and metrics. */
 void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret);

@@ -23,6 +23,7 @@
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
 #include "runtime/route.h"
+#include "runtime/standby.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
 #include "runtime/wire.h"
@@ -200,6 +201,16 @@ static int open_freezer(struct nest_host *host, struct nest_err *err)
 	return 0;
 }
 
+static int open_standby(struct nest_host *host, struct nest_err *err)
+{
+	struct nest_services *services = &host->services;
+
+	if (!services->freezer || host->config.standby_bytes == 0 ||
+		!nest_sandbox_can_freeze(services->sandbox))
+		return 0;
+	return nest_standby_open(services, &services->standby, err);
+}
+
 static int open_parts(
 	struct nest_host *host, struct nest_host_prefork *prefork, struct nest_err *err)
 {
@@ -227,7 +238,8 @@ static int open_parts(
 	if (r < 0)
 		return r;
 	prefork->spawner.fd = -1;
-	return open_freezer(host, err);
+	r = open_freezer(host, err);
+	return r < 0 ? r : open_standby(host, err);
 }
 
 static void close_parts(struct nest_host *host);
@@ -349,6 +361,7 @@ static void drop_all(struct nest_host *host)
 static void close_rest(struct nest_host *host)
 {
 	drop_all(host);
+	nest_standby_free(host->services.standby);
 	nest_freezer_free(host->services.freezer);
 	nest_exchange_free(host->services.exchange);
 	nest_host_logs_end(host);
@@ -391,6 +404,8 @@ void nest_host_break_off(struct nest_host *host)
 		nest_freezer_stop(host->services.freezer);
 	if (host->services.exchange)
 		nest_exchange_stop(host->services.exchange);
+	if (host->services.standby)
+		nest_standby_stop(host->services.standby);
 	HASH_ITER(hh, host->lineages, lineage, next) {
 		DL_FOREACH(lineage->versions, version)
 			nest_dispatch_abort(

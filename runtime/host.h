@@ -47,6 +47,8 @@ struct nest_host_config {
 	const char *snapshots_key_file; /* of the secret that seals them */
 	uint32_t restore_timeout_ms;	/* a slower restore is given up for a plain start */
 	uint32_t hook_timeout_ms;	/* of a function's hooks around its snapshot */
+	uint64_t standby_bytes;		/* memory of clones that stand by; 0: none do */
+	uint32_t standby_per_function;
 	/* code cache */
 	uint64_t cache_bytes;
 	uint64_t code_bytes; /* one function's code, unpacked */
@@ -191,6 +193,7 @@ enum nest_worker_state {
 	NEST_WORKER_IDLE,
 	NEST_WORKER_BUSY,
 	NEST_WORKER_DRAINING,
+	NEST_WORKER_STANDBY, /* a clone that is restored, and frozen before its first request */
 	NEST_WORKER_STATES
 };
 
@@ -232,6 +235,16 @@ enum nest_snapshot_failure {
 /* "start", "dump", ... Any thread. */
 const char *nest_frozen_failure_name(enum nest_snapshot_failure cause);
 
+/* How a worker came up, from the cheapest on. */
+enum nest_rung {
+	NEST_RUNG_STANDBY,  /* a clone that stood by */
+	NEST_RUNG_SNAPSHOT, /* a clone */
+	NEST_RUNG_PLAIN,
+	NEST_RUNGS
+};
+/* "standby", ... Any thread. */
+const char *nest_worker_rung_name(enum nest_rung rung);
+
 /* How a version stands with its snapshot. */
 struct nest_snapshot_stats {
 	const char *state; /* "off", "none", "queued", "fetching", "making", "stands",
@@ -242,7 +255,7 @@ struct nest_snapshot_stats {
 	uint64_t made_s; /* since the Unix epoch */
 	uint64_t restores_total;
 	uint64_t failures_total[NEST_SNAPSHOT_FAILURES];
-	struct nest_histogram restore; /* asked for a clone, to ready */
+	struct nest_histogram restore; /* asked for a clone, to ready or standing by */
 };
 
 struct nest_target_stats {
@@ -253,6 +266,7 @@ struct nest_target_stats {
 	uint32_t queued;
 	uint64_t requests_total[NEST_FAILURE_KINDS]; /* [NEST_FAILURE_NONE]: succeeded */
 	uint64_t cold_starts_total;
+	uint64_t rungs_total[NEST_RUNGS]; /* of these */
 	uint64_t restarts_total[NEST_RESTART_CAUSES];
 	struct nest_histogram duration;	  /* whole request, in the host */
 	struct nest_histogram cold_start; /* asked for a worker, to ready */
@@ -275,6 +289,8 @@ struct nest_worker_stats {
 	uint64_t age_ms;
 	uint64_t memory_bytes; /* as last measured (every few seconds, or by refresh) */
 	uint64_t memory_peak_bytes;
+	uint64_t private_bytes; /* its own: what its end would give back */
+	uint64_t shared_bytes;	/* of files, others may have the same in memory */
 	uint64_t cpu_us;
 	const char *function;
 	const char *version;

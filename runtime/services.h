@@ -16,6 +16,7 @@ struct nest_mount;
 struct nest_exchange;
 struct nest_freezer;
 struct nest_sandbox;
+struct nest_standby;
 struct nest_wire;
 
 /* What every function on one host shares: the host fills it once, the parts below borrow it. */
@@ -28,6 +29,7 @@ struct nest_services {
 	struct nest_mount *mounts; /* of code images: runtime/mounts.h */
 	struct nest_freezer *freezer;
 	struct nest_exchange *exchange; /* of snapshots; NULL: none */
+	struct nest_standby *standby;	/* NULL: no clones stand by */
 
 	struct nest_dispatch *dispatches; /* all of them: who else could give a cell away */
 	uint32_t starved;		  /* of these, how many wait for a cell */
@@ -51,6 +53,7 @@ struct nest_services {
 struct nest_tally {
 	uint64_t requests_total[NEST_FAILURE_KINDS];
 	uint64_t cold_starts_total;
+	uint64_t rungs_total[NEST_RUNGS];
 	uint64_t restarts_total[NEST_RESTART_CAUSES];
 	struct nest_histogram duration;
 	struct nest_histogram cold_start;

@@ -245,6 +245,7 @@ void nest_target_stats(const struct nest_target *target, struct nest_target_stat
 		.log_dropped_bytes_total = nest_funclog_dropped_bytes(target->plan.log),
 	};
 	memcpy(ret->requests_total, tally->requests_total, sizeof(ret->requests_total));
+	memcpy(ret->rungs_total, tally->rungs_total, sizeof(ret->rungs_total));
 	memcpy(ret->restarts_total, tally->restarts_total, sizeof(ret->restarts_total));
 	memcpy(ret->last_failure, tally->last_failure, sizeof(ret->last_failure));
 	nest_dispatch_stats(target->dispatch, ret);

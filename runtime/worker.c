@@ -53,10 +53,13 @@ static void close_handles(struct nest_worker *worker)
 	}
 }
 
-/* A clone that never became ready is its snapshot's failure, not the function's. */
+/*
+ * A clone that never became ready is its snapshot's failure, not the function's; what happens to
+ * one that stands by is neither's.
+ */
 static bool is_failed_clone(const struct nest_worker *worker)
 {
-	return worker->clone && !worker->ready_us;
+	return worker->clone && !worker->ready_us && !(worker->standby && worker->stood);
 }
 
 static enum nest_snapshot_failure clone_cause(const struct nest_worker_end *end)
@@ -80,7 +83,7 @@ void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *e
 	worker->ended = true;
 	if (is_failed_clone(worker) && !told.was_ready) {
 		told.clone_failed = true;
-		nest_frozen_failed(worker->plan->frozen, clone_cause(end),
+		nest_frozen_failed(worker->plan->frozen, clone_cause(end), !worker->standby,
 			end->detail && *end->detail ? end->detail : end->message);
 	}
 	worker->events->ended(worker->arg, worker, &told);
@@ -511,36 +514,46 @@ static int start_plainly(
 }
 
 /* The ladder: a clone where there is a snapshot, else a plain start. */
-static int bring_up(struct nest_worker *worker, struct nest_err *err)
+static int climb(struct nest_worker *worker, struct nest_cell_spec *cell, struct nest_err *err)
 {
 	const struct nest_worker_plan *plan = worker->plan;
 	const char *key = plan->frozen ? nest_frozen_next(plan->frozen) : NULL;
-	char hostname[NEST_FUNCTION_NAME_MAX];
-	struct nest_cell_spec cell;
 	int r = -ENOENT;
 
-	name_host(plan->spec, hostname);
-	describe_cell(plan, &cell);
-	cell.hostname = hostname;
 	if (key) {
-		r = nest_worker_restore(worker, &cell, &cell_events, key, err);
+		r = nest_worker_restore(worker, cell, &cell_events, key, err);
 		if (r < 0 && r != -EAGAIN) {
-			nest_frozen_failed(
-				plan->frozen, NEST_SNAPSHOT_FAILURE_RESTORE, nest_err_text(err));
+			nest_frozen_failed(plan->frozen, NEST_SNAPSHOT_FAILURE_RESTORE, true,
+				nest_err_text(err));
 			nest_frozen_next(plan->frozen); /* this start is the plain one */
 			key = NULL;
 		}
 	}
-	if (!key)
-		r = start_plainly(worker, &cell, err);
+	return key ? r : start_plainly(worker, cell, err);
+}
+
+/* With @standby_key it is to stand by. */
+static int bring_up(struct nest_worker *worker, const char *standby_key, struct nest_err *err)
+{
+	const struct nest_worker_plan *plan = worker->plan;
+	char hostname[NEST_FUNCTION_NAME_MAX];
+	struct nest_cell_spec cell;
+	int r;
+
+	name_host(plan->spec, hostname);
+	describe_cell(plan, &cell);
+	cell.hostname = hostname;
+	worker->standby = standby_key != NULL;
+	r = standby_key ? nest_worker_restore(worker, &cell, &cell_events, standby_key, err)
+			: climb(worker, &cell, err);
 	if (r < 0)
 		nest_err_wrap(err, "start a worker of function '%s'", plan->spec->name);
 	return r;
 }
 
-int nest_worker_start(struct nest_services *services, const struct nest_worker_plan *plan,
-	const struct nest_worker_events *events, void *arg, struct nest_worker **ret,
-	struct nest_err *err)
+static int start(struct nest_services *services, const struct nest_worker_plan *plan,
+	const char *standby_key, const struct nest_worker_events *events, void *arg,
+	struct nest_worker **ret, struct nest_err *err)
 {
 	struct nest_worker *worker;
 	int r;
@@ -562,7 +575,7 @@ int nest_worker_start(struct nest_services *services, const struct nest_worker_p
 	worker->start_us = nest_clock_mono_us();
 	nest_services_hold(services);
 	worker->open_handles = 1; /* this function's */
-	r = bring_up(worker, err);
+	r = bring_up(worker, standby_key, err);
 	if (r < 0) {
 		close_handles(worker);
 		on_closed(worker);
@@ -579,6 +592,20 @@ int nest_worker_start(struct nest_services *services, const struct nest_worker_p
 					   1000ull);
 	*ret = worker;
 	return 0;
+}
+
+int nest_worker_start(struct nest_services *services, const struct nest_worker_plan *plan,
+	const struct nest_worker_events *events, void *arg, struct nest_worker **ret,
+	struct nest_err *err)
+{
+	return start(services, plan, NULL, events, arg, ret, err);
+}
+
+int nest_worker_start_standby(struct nest_services *services, const struct nest_worker_plan *plan,
+	const char *key, const struct nest_worker_events *events, void *arg,
+	struct nest_worker **ret, struct nest_err *err)
+{
+	return start(services, plan, key, events, arg, ret, err);
 }
 
 /* ---- leaving ---- */
@@ -604,7 +631,8 @@ void nest_worker_leave(struct nest_worker *worker)
 	uint32_t grace_ms = worker->streams.live > 0 ? worker->services->config->drain_grace_ms
 						     : worker->services->config->cancel_grace_ms;
 
-	if (worker->stage == NEST_WORKER_STAGE_STARTING) {
+	if (worker->stage == NEST_WORKER_STAGE_STARTING ||
+		worker->stage == NEST_WORKER_STAGE_STANDBY) {
 		nest_worker_kill(worker, NEST_FAILURE_CANCELLED, "the worker is no longer needed");
 		return;
 	}
@@ -655,6 +683,22 @@ struct nest_worker_link *nest_worker_link(struct nest_worker *worker)
 	return &worker->link;
 }
 
+bool nest_worker_is_standing(const struct nest_worker *worker)
+{
+	return worker->stage == NEST_WORKER_STAGE_STANDBY;
+}
+
+const char *nest_worker_rung_name(enum nest_rung rung)
+{
+	static const char *const names[NEST_RUNGS] = {
+		[NEST_RUNG_STANDBY] = "standby",
+		[NEST_RUNG_SNAPSHOT] = "snapshot",
+		[NEST_RUNG_PLAIN] = "plain",
+	};
+
+	return names[rung];
+}
+
 const char *nest_worker_state_name(enum nest_worker_state state)
 {
 	static const char *const names[NEST_WORKER_STATES] = {
@@ -662,6 +706,7 @@ const char *nest_worker_state_name(enum nest_worker_state state)
 		[NEST_WORKER_IDLE] = "idle",
 		[NEST_WORKER_BUSY] = "busy",
 		[NEST_WORKER_DRAINING] = "draining",
+		[NEST_WORKER_STANDBY] = "standby",
 	};
 
 	return names[state];
@@ -671,7 +716,9 @@ enum nest_worker_state nest_worker_state(const struct nest_worker *worker)
 {
 	switch (worker->stage) {
 	case NEST_WORKER_STAGE_STARTING:
-		return NEST_WORKER_STARTING;
+		return worker->standby ? NEST_WORKER_STANDBY : NEST_WORKER_STARTING;
+	case NEST_WORKER_STAGE_STANDBY:
+		return NEST_WORKER_STANDBY;
 	case NEST_WORKER_STAGE_READY:
 		return worker->streams.open > 0 ? NEST_WORKER_BUSY : NEST_WORKER_IDLE;
 	default:
@@ -690,6 +737,8 @@ void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stat
 		.age_ms = (nest_clock_mono_us() - worker->start_us) / 1000,
 		.memory_bytes = worker->memory_bytes,
 		.memory_peak_bytes = worker->memory_peak_bytes,
+		.private_bytes = worker->private_bytes,
+		.shared_bytes = worker->shared_bytes,
 		.cpu_us = worker->cpu_us,
 		.function = worker->plan->spec->name,
 		.version = worker->plan->spec->version,
@@ -703,6 +752,8 @@ static void on_usage(struct nest_cell *cell, const struct nest_cell_usage *usage
 	(void)cell;
 	worker->memory_bytes = usage->memory_bytes;
 	worker->memory_peak_bytes = usage->memory_peak_bytes;
+	worker->private_bytes = usage->private_bytes;
+	worker->shared_bytes = usage->shared_bytes;
 	worker->cpu_us = usage->cpu_us;
 	nest_take_ptr(worker->measured)(worker->measured_arg);
 }

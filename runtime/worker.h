@@ -41,6 +41,8 @@ struct nest_worker_plan {
  * One running instance of a function: its process in its cell, the channel to it, its output.
  *
  *      start --> STARTING --> READY (idle or busy) --> LEAVING --> DYING --> gone
+ *                v      ^
+ *                STANDBY      (a clone, restored ahead)
  *                    \             \                      \------/^
  *                     \-------------\-----------------------------/
  *
@@ -78,6 +80,8 @@ struct nest_worker_events {
 	void (*unbegun)(void *arg, struct nest_call *call);
 	/* It has come to rest after nest_worker_checkpoint(). May be NULL. */
 	void (*rested)(void *arg, struct nest_worker *worker);
+	/* Started to stand by, it does. May be NULL where none is. */
+	void (*standing)(void *arg, struct nest_worker *worker);
 	/* Its cell is gone, and it is freed. */
 	void (*gone)(void *arg, struct nest_worker *worker);
 };
@@ -89,6 +93,21 @@ struct nest_worker_events {
 int nest_worker_start(struct nest_services *services, const struct nest_worker_plan *plan,
 	const struct nest_worker_events *events, void *arg, struct nest_worker **ret,
 	struct nest_err *err);
+
+/*
+ * Starts one that is to stand by: restored from snapshot @key of the plan's, and frozen before it is
+ * told that it is a clone. standing or ended follows. Errors as nest_worker_start()'s.
+ */
+int nest_worker_start_standby(struct nest_services *services, const struct nest_worker_plan *plan,
+	const char *key, const struct nest_worker_events *events, void *arg,
+	struct nest_worker **ret, struct nest_err *err);
+
+/* One that stands by, or is about to, becomes ready; it is @events' and @arg's from now on. */
+void nest_worker_wake(
+	struct nest_worker *worker, const struct nest_worker_events *events, void *arg);
+
+/* Whether it is restored and waits to be woken. */
+bool nest_worker_is_standing(const struct nest_worker *worker);
 
 /* Free slots; 0 unless it is READY. */
 uint32_t nest_worker_free_slots(const struct nest_worker *worker);

@@ -33,6 +33,21 @@ static int on_hello(
 	return 0;
 }
 
+static void count_start(const struct nest_worker *worker)
+{
+	struct nest_tally *tally = worker->plan->tally;
+	enum nest_rung rung = !worker->clone  ? NEST_RUNG_PLAIN
+			      : worker->stood ? NEST_RUNG_STANDBY
+					      : NEST_RUNG_SNAPSHOT;
+
+	tally->cold_starts_total++;
+	tally->rungs_total[rung]++;
+	if (worker->clone)
+		nest_frozen_restored(worker->plan->frozen);
+	if (rung == NEST_RUNG_SNAPSHOT)
+		nest_frozen_timed(worker->plan->frozen, worker->ready_us - worker->start_us);
+}
+
 static int on_ready(struct nest_worker *worker, struct nest_err *err)
 {
 	if (worker->stage != NEST_WORKER_STAGE_STARTING)
@@ -40,9 +55,7 @@ static int on_ready(struct nest_worker *worker, struct nest_err *err)
 	nest_deadlines_clear(worker->services->deadlines, &worker->stage_deadline);
 	worker->stage = NEST_WORKER_STAGE_READY;
 	worker->ready_us = nest_clock_mono_us();
-	worker->plan->tally->cold_starts_total++;
-	if (worker->clone)
-		nest_frozen_restored(worker->plan->frozen, worker->ready_us - worker->start_us);
+	count_start(worker);
 	nest_latency_observe(&worker->plan->tally->cold_start, worker->ready_us - worker->start_us);
 	nest_worker_watch(worker);
 	worker->events->ready(worker->arg, worker);

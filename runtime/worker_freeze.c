@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "runtime/channel.h"
+#include "runtime/frozen.h"
 #include "runtime/function.h"
 #include "runtime/output.h"
 #include "runtime/services.h"
@@ -203,9 +204,10 @@ static void on_wired(struct nest_cell *cell, const struct nest_snapshot_wires *w
 	if (r == 0)
 		r = adopt_output(worker, 2, errors, &errors, &err);
 	if (r == 0)
-		r = send_restored(worker, &err);
+		r = worker->standby ? 0 : send_restored(worker, &err);
 	if (r < 0)
 		nest_worker_doom(worker, NEST_RESTART_PROTOCOL, nest_err_text(&err));
+	worker->wired = r == 0;
 }
 
 int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec *cell,
@@ -224,13 +226,55 @@ int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec 
 	return r;
 }
 
-void nest_worker_restored(struct nest_worker *worker)
+static void await_ready(struct nest_worker *worker)
 {
 	const struct nest_host_config *config = worker->services->config;
 
-	if (worker->stage == NEST_WORKER_STAGE_STARTING)
-		nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
-			nest_clock_mono_us() +
-				((uint64_t)config->hook_timeout_ms + config->restore_timeout_ms) *
-					1000);
+	nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
+		nest_clock_mono_us() +
+			((uint64_t)config->hook_timeout_ms + config->restore_timeout_ms) * 1000);
+}
+
+/* It has run for a moment, and waits in its channel for the word that it is a clone. */
+static void stand_by(struct nest_worker *worker)
+{
+	nest_deadlines_clear(worker->services->deadlines, &worker->stage_deadline);
+	worker->stage = NEST_WORKER_STAGE_STANDBY;
+	worker->stood = true;
+	worker->private_bytes = 0; /* what was measured was its restorer's too */
+	nest_frozen_timed(worker->plan->frozen, nest_clock_mono_us() - worker->start_us);
+	nest_cell_freeze(worker->cell);
+	worker->events->standing(worker->arg, worker);
+}
+
+void nest_worker_restored(struct nest_worker *worker)
+{
+	if (worker->stage != NEST_WORKER_STAGE_STARTING)
+		return;
+	if (worker->standby)
+		stand_by(worker);
+	else
+		await_ready(worker);
+}
+
+/*
+ * Told only now, it gets its entropy, clock, environment and secrets as they are now. The thaw goes
+ * first: it is under way while the words are put together.
+ */
+void nest_worker_wake(
+	struct nest_worker *worker, const struct nest_worker_events *events, void *arg)
+{
+	struct nest_err err = NEST_ERR_INIT;
+
+	worker->events = events;
+	worker->arg = arg;
+	worker->standby = false;
+	worker->start_us = nest_clock_mono_us();
+	if (worker->stage == NEST_WORKER_STAGE_STANDBY) {
+		nest_cell_thaw(worker->cell);
+		worker->stage = NEST_WORKER_STAGE_STARTING;
+		await_ready(worker);
+	}
+	if (worker->wired && send_restored(worker, &err) < 0)
+		nest_worker_doom(worker, NEST_RESTART_PROTOCOL, nest_err_text(&err));
 }

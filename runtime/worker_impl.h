@@ -16,6 +16,7 @@ struct nest_output;
 
 enum nest_worker_stage {
 	NEST_WORKER_STAGE_STARTING,
+	NEST_WORKER_STAGE_STANDBY,
 	NEST_WORKER_STAGE_READY,
 	NEST_WORKER_STAGE_RESTING, /* CHECKPOINT was sent */
 	NEST_WORKER_STAGE_LEAVING,
@@ -51,6 +52,9 @@ struct nest_worker {
 	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
 
 	bool clone;   /* it is restored, not started */
+	bool standby; /* it is restored, or was, to stand by, and not woken */
+	bool stood;   /* it did, so that its snapshot is no part of its end */
+	bool wired;   /* its channel is there: it can be told that it is a clone */
 	bool greeted; /* HELLO came */
 	bool leave_when_idle;
 	bool leaving; /* it was sent DRAIN */
@@ -60,6 +64,8 @@ struct nest_worker {
 	unsigned open_handles;
 	uint64_t memory_bytes;
 	uint64_t memory_peak_bytes;
+	uint64_t private_bytes;
+	uint64_t shared_bytes;
 	uint64_t cpu_us;
 	void (*measured)(void *arg);
 	void *measured_arg;

@@ -264,6 +264,8 @@ static void on_usage(struct nest_cell *cell, const struct nest_message_usage *me
 	struct nest_cell_usage usage = {
 		.memory_bytes = message->memory_bytes,
 		.memory_peak_bytes = message->memory_peak_bytes,
+		.private_bytes = message->private_bytes,
+		.shared_bytes = message->shared_bytes,
 		.cpu_us = message->cpu_us,
 		.pids = message->pids,
 	};

@@ -38,6 +38,9 @@ struct nest_cgroup_limits {
 struct nest_cgroup_usage {
 	uint64_t memory_bytes;
 	uint64_t memory_peak_bytes;
+	uint64_t
+		private_bytes; /* anonymous and shared memory, and the kernel's for its processes */
+	uint64_t shared_bytes; /* not of a controller's: see nest_descend_usage() */
 	uint64_t cpu_us;
 	uint64_t oom_kills;
 	uint32_t pids;

@@ -64,6 +64,16 @@ static int limit(int dir, unsigned controllers, const struct nest_cgroup_limits 
 	return r;
 }
 
+static uint64_t private_bytes(int dir)
+{
+	uint64_t anonymous = 0, shared = 0, kernel = 0;
+
+	nest_cgroup_file_keyed(dir, "memory.stat", "rss", &anonymous);
+	nest_cgroup_file_keyed(dir, "memory.stat", "shmem", &shared);
+	nest_cgroup_file_number(dir, "memory.kmem.usage_in_bytes", &kernel);
+	return anonymous + shared + kernel;
+}
+
 static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 {
 	uint64_t value;
@@ -72,6 +82,7 @@ static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 		nest_cgroup_file_number(dir, "memory.usage_in_bytes", &ret->memory_bytes);
 		nest_cgroup_file_number(dir, "memory.max_usage_in_bytes", &ret->memory_peak_bytes);
 		nest_cgroup_file_keyed(dir, "memory.oom_control", "oom_kill", &ret->oom_kills);
+		ret->private_bytes = private_bytes(dir);
 	}
 	if (HAS(controllers, NEST_CGROUP_PIDS) &&
 		nest_cgroup_file_number(dir, "pids.current", &value) == 0)

@@ -175,6 +175,29 @@ static int limit(int dir, unsigned controllers, const struct nest_cgroup_limits 
 	return r;
 }
 
+/* Before Linux 5.18 there is no sum of the kernel's: these are most of it. */
+static uint64_t kernel_bytes(int dir)
+{
+	static const char *const parts[] = { "kernel_stack", "pagetables", "slab" };
+	uint64_t sum = 0, part;
+
+	if (nest_cgroup_file_keyed(dir, "memory.stat", "kernel", &sum) == 0)
+		return sum;
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(parts); i++)
+		if (nest_cgroup_file_keyed(dir, "memory.stat", parts[i], &part) == 0)
+			sum += part;
+	return sum;
+}
+
+static uint64_t private_bytes(int dir)
+{
+	uint64_t anonymous = 0, shared = 0;
+
+	nest_cgroup_file_keyed(dir, "memory.stat", "anon", &anonymous);
+	nest_cgroup_file_keyed(dir, "memory.stat", "shmem", &shared);
+	return anonymous + shared + kernel_bytes(dir);
+}
+
 static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 {
 	uint64_t value;
@@ -183,6 +206,7 @@ static void usage(int dir, unsigned controllers, struct nest_cgroup_usage *ret)
 		nest_cgroup_file_number(dir, "memory.current", &ret->memory_bytes);
 		nest_cgroup_file_number(dir, "memory.peak", &ret->memory_peak_bytes);
 		nest_cgroup_file_keyed(dir, "memory.events", "oom_kill", &ret->oom_kills);
+		ret->private_bytes = private_bytes(dir);
 	}
 	if (HAS(controllers, NEST_CGROUP_PIDS) &&
 		nest_cgroup_file_number(dir, "pids.current", &value) == 0)

@@ -10,6 +10,8 @@
 #include "base/cleanup.h"
 #include "sandbox/cgroup_file.h"
 
+#define KERNEL_STACK_KIB 16 /* of a thread, on every machine that we run on */
+
 /* A child hangs on the thread that made it, so each thread has a list. */
 static void list_thread(int tasks, const char *tid, int proc,
 	void (*each)(int proc, pid_t child, void *arg), void *arg)
@@ -51,6 +53,32 @@ void nest_descend_children(
 			list_thread(fd, entry->d_name, proc, each, arg);
 }
 
+/* The number of kB, or of what else, behind @key in the text of /proc/<pid>/status. */
+static uint64_t status_value(const char *text, const char *key)
+{
+	const char *at = strstr(text, key);
+	unsigned long long value = 0;
+
+	if (at)
+		sscanf(at + strlen(key), " %llu", &value);
+	return value;
+}
+
+void nest_descend_memory(int proc, pid_t pid, uint64_t *private_bytes, uint64_t *shared_bytes)
+{
+	char path[32];
+	char text[2048];
+
+	snprintf(path, sizeof(path), "%d/status", pid);
+	if (nest_cgroup_file_read(proc, path, text, sizeof(text)) <= 0)
+		return;
+	*shared_bytes += status_value(text, "\nRssFile:") * 1024;
+	*private_bytes += (status_value(text, "\nRssAnon:") + status_value(text, "\nRssShmem:") +
+				  status_value(text, "\nVmPTE:") +
+				  status_value(text, "\nThreads:") * KERNEL_STACK_KIB) *
+			  1024;
+}
+
 static void add_process(int proc, pid_t pid, void *arg)
 {
 	struct nest_cgroup_usage *sum = arg;
@@ -75,6 +103,7 @@ static void add_process(int proc, pid_t pid, void *arg)
 			sum->cpu_us +=
 				(user + system) * 1000000 / (unsigned long)sysconf(_SC_CLK_TCK);
 	}
+	nest_descend_memory(proc, pid, &sum->private_bytes, &sum->shared_bytes);
 	sum->pids++;
 	nest_descend_children(proc, pid, add_process, arg);
 }

@@ -15,6 +15,9 @@
 void nest_descend_children(
 	int proc, pid_t pid, void (*each)(int proc, pid_t child, void *arg), void *arg);
 
+/* Adds what of process @pid's memory is its own, and what is of files. Any thread. */
+void nest_descend_memory(int proc, pid_t pid, uint64_t *private_bytes, uint64_t *shared_bytes);
+
 /* Sums memory, time and number of the processes below @pid, itself not counted. Any thread. */
 void nest_descend_usage(int proc, pid_t pid, struct nest_cgroup_usage *ret);
 

@@ -128,6 +128,8 @@ struct nest_message_usage {
 	struct nest_message_head head;
 	uint64_t memory_bytes;
 	uint64_t memory_peak_bytes;
+	uint64_t private_bytes;
+	uint64_t shared_bytes;
 	uint64_t cpu_us;
 	uint32_t pids;
 };

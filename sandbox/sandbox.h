@@ -169,6 +169,8 @@ int nest_cell_thaw(struct nest_cell *cell);
 struct nest_cell_usage {
 	uint64_t memory_bytes; /* charged to its cgroup, or summed resident memory without one */
 	uint64_t memory_peak_bytes;
+	uint64_t private_bytes; /* of these, what is only its own: its end would give it back */
+	uint64_t shared_bytes; /* of files that it has mapped: others may have the same in memory */
 	uint64_t cpu_us;
 	uint32_t pids;
 };

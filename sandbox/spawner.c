@@ -161,6 +161,8 @@ static void on_measure(struct nest_spawner *spawner)
 	nest_spawner_cell_usage(spawner, cell, &now);
 	usage.memory_bytes = now.memory_bytes;
 	usage.memory_peak_bytes = now.memory_peak_bytes;
+	usage.private_bytes = now.private_bytes;
+	usage.shared_bytes = now.shared_bytes;
 	usage.cpu_us = now.cpu_us;
 	usage.pids = now.pids;
 	nest_message_begin(&usage.head, NEST_MESSAGE_USAGE, sizeof(usage), cell->id);

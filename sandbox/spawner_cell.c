@@ -649,6 +649,11 @@ void nest_spawner_cell_usage(const struct nest_spawner *spawner,
 	struct nest_cgroup_usage seen = { .pids = 0 };
 
 	nest_cgroup_usage(&spawner->cgroup, cell->serial, ret);
+	if (cell->worker > 0)
+		nest_descend_memory(
+			spawner->proc, cell->worker, &seen.private_bytes, &ret->shared_bytes);
+	if (ret->private_bytes == 0)
+		ret->private_bytes = seen.private_bytes;
 	if (ret->pids > 0)
 		ret->pids--; /* our PID 1 */
 	if (ret->memory_bytes > 0 && ret->pids > 0)

@@ -29,8 +29,10 @@ static double workers_of(const cJSON *function)
 	const cJSON *workers = cJSON_GetObjectItem(function, "workers"), *n;
 	double sum = 0;
 
-	cJSON_ArrayForEach(n, workers)
-		sum += n->valuedouble;
+	cJSON_ArrayForEach(n, workers) {
+		if (strcmp(n->string, "standby") != 0)
+			sum += n->valuedouble;
+	}
 	return sum;
 }
 

@@ -298,7 +298,7 @@ class Host:
             return []
         for function in {f["name"] for f in self.admin("GET", "/v1/functions").json()["functions"]}:
             self.admin("DELETE", f"/v1/functions/{function}")
-        wait_for(lambda: not self.workers(), "the workers of removed functions end")
+        wait_for(lambda: not self.workers(standby=True), "the workers of removed functions end")
         try:
             wait_for(lambda: self.fds() == self.fds_at_rest, "descriptors are given back", 10)
         except AssertionError:
@@ -347,8 +347,10 @@ class Host:
         finally:
             connection.close()
 
-    def workers(self):
-        return self.admin("GET", "/v1/workers").json()["workers"]
+    def workers(self, standby=False):
+        """Those that serve, or will; with standby those that stand by too."""
+        workers = self.admin("GET", "/v1/workers").json()["workers"]
+        return [w for w in workers if standby or w["state"] != "standby"]
 
     def function(self, name):
         return self.admin("GET", f"/v1/functions/{name}").json()

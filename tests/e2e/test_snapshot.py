@@ -14,7 +14,8 @@ import pytest
 
 from host import descendants, wait_for
 
-ON = {"snapshots": {"enabled": True}}
+# what each start is restored by is counted here: tests/e2e/test_standby.py has clones restored ahead
+ON = {"snapshots": {"enabled": True}, "standby": {"memory": 0}}
 
 CHANCE_JS = """
 const crypto = require('node:crypto');

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "runtime/reserve.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "runtime/dispatch.h"
+#include "runtime/frozen.h"
+#include "runtime/function.h"
+#include "runtime/services.h"
+#include "runtime/standby.h"
+#include "runtime/worker.h"
+
+/*
+ * How many are wanted follows from use: as many as were started within BURST_US of each other, as
+ * seen within the last MEMORY_US; one at least.
+ */
+#define BURST_US 1000000u
+#define MEMORY_US 60000000u
+#define PAUSE_MIN_US 1000000u /* after a clone that did not come to stand */
+#define PAUSE_MAX_US 600000000u
+
+struct nest_reserve {
+	struct nest_services *services;
+	struct nest_dispatch *dispatch;
+	const struct nest_worker_plan *plan;
+	struct nest_reserve_link link;
+	struct nest_worker_link *workers;
+	uint32_t count;
+	bool open;
+	uint64_t used_us;
+	uint64_t burst_us; /* the present burst's begin */
+	uint32_t burst;
+	uint32_t most; /* of a burst */
+	uint64_t most_us;
+	uint64_t bytes_each; /* of the last that was measured */
+	uint64_t pause_us;
+	uint64_t paused_until_us;
+};
+
+/* ---- what clones tell ---- */
+
+static void look(void *arg)
+{
+	struct nest_reserve *reserve = arg;
+
+	nest_standby_look(reserve->services);
+}
+
+static void on_standing(void *arg, struct nest_worker *worker)
+{
+	struct nest_reserve *reserve = arg;
+
+	(void)worker;
+	reserve->pause_us = 0;
+	look(reserve);
+}
+
+static void on_ended(void *arg, struct nest_worker *worker, const struct nest_worker_end *end)
+{
+	struct nest_reserve *reserve = arg;
+
+	(void)worker;
+	if (end->was_ready)
+		return; /* ended by us */
+	reserve->pause_us = reserve->pause_us ? reserve->pause_us * 2 : PAUSE_MIN_US;
+	if (reserve->pause_us > PAUSE_MAX_US)
+		reserve->pause_us = PAUSE_MAX_US;
+	reserve->paused_until_us = nest_clock_mono_us() + reserve->pause_us;
+}
+
+static void on_gone(void *arg, struct nest_worker *worker)
+{
+	struct nest_reserve *reserve = arg;
+	struct nest_services *services = reserve->services;
+
+	DL_DELETE(reserve->workers, nest_worker_link(worker));
+	reserve->count--;
+	if (nest_worker_link(worker)->evicted)
+		services->evictions--;
+	/* Its cell counts until this callback has returned. */
+	if (services->starved > 0)
+		nest_deadlines_set(services->deadlines, &services->cell_freed, 0);
+	nest_standby_look(services);
+	nest_dispatch_release(reserve->dispatch);
+}
+
+static const struct nest_worker_events worker_events = {
+	.standing = on_standing,
+	.ended = on_ended,
+	.gone = on_gone,
+};
+
+/* ---- use ---- */
+
+static void note_start(struct nest_reserve *reserve)
+{
+	uint64_t now_us = nest_clock_mono_us();
+
+	reserve->used_us = now_us;
+	if (now_us - reserve->burst_us > BURST_US) {
+		reserve->burst_us = now_us;
+		reserve->burst = 0;
+	}
+	reserve->burst++;
+	if (reserve->burst >= reserve->most || now_us - reserve->most_us > MEMORY_US) {
+		reserve->most = reserve->burst;
+		reserve->most_us = now_us;
+	}
+}
+
+void nest_reserve_touch(struct nest_reserve *reserve)
+{
+	reserve->used_us = nest_clock_mono_us();
+}
+
+/* One that stands before one that is still being restored; the oldest first. */
+static struct nest_worker *find(const struct nest_reserve *reserve)
+{
+	struct nest_worker *restoring = NULL;
+	struct nest_worker_link *link;
+
+	DL_FOREACH(reserve->workers, link) {
+		if (nest_worker_is_standing(link->worker))
+			return link->worker;
+		if (!restoring && nest_worker_state(link->worker) == NEST_WORKER_STANDBY)
+			restoring = link->worker;
+	}
+	return restoring;
+}
+
+struct nest_worker *nest_reserve_take(struct nest_reserve *reserve)
+{
+	struct nest_worker *worker = find(reserve);
+
+	note_start(reserve);
+	nest_standby_look(reserve->services);
+	if (!worker)
+		return NULL;
+	DL_DELETE(reserve->workers, nest_worker_link(worker));
+	reserve->count--;
+	return worker;
+}
+
+/* ---- more and fewer ---- */
+
+int nest_reserve_add(struct nest_reserve *reserve)
+{
+	const char *key = reserve->plan->frozen ? nest_frozen_key(reserve->plan->frozen) : NULL;
+	struct nest_err err = NEST_ERR_INIT;
+	struct nest_worker *worker;
+	int r;
+
+	if (!key)
+		return -ENOENT;
+	r = nest_worker_start_standby(
+		reserve->services, reserve->plan, key, &worker_events, reserve, &worker, &err);
+	if (r < 0) {
+		reserve->paused_until_us = nest_clock_mono_us() + PAUSE_MIN_US;
+		return r;
+	}
+	DL_APPEND(reserve->workers, nest_worker_link(worker));
+	reserve->count++;
+	nest_dispatch_hold(reserve->dispatch);
+	return 0;
+}
+
+bool nest_reserve_drop(struct nest_reserve *reserve, bool for_cell)
+{
+	struct nest_worker *worker = find(reserve);
+
+	if (!worker)
+		return false;
+	if (for_cell) {
+		nest_worker_link(worker)->evicted = true;
+		reserve->services->evictions++;
+	}
+	nest_worker_kill(worker, NEST_FAILURE_CANCELLED, "its place is needed");
+	return true;
+}
+
+void nest_reserve_clear(struct nest_reserve *reserve, const char *message)
+{
+	struct nest_worker *worker;
+
+	while ((worker = find(reserve)))
+		nest_worker_kill(worker, NEST_FAILURE_CANCELLED, message);
+}
+
+void nest_reserve_set_open(struct nest_reserve *reserve, bool open)
+{
+	reserve->open = open;
+	if (open)
+		nest_standby_look(reserve->services);
+	else
+		nest_reserve_clear(reserve, "its version is called no more");
+}
+
+/* ---- views ---- */
+
+static uint32_t wanted(const struct nest_reserve *reserve, uint64_t now_us)
+{
+	uint32_t n = now_us - reserve->most_us > MEMORY_US ? reserve->burst : reserve->most;
+	uint32_t most = reserve->services->config->standby_per_function;
+
+	if (most > reserve->plan->spec->workers_max)
+		most = reserve->plan->spec->workers_max;
+	if (n > most)
+		n = most;
+	return n > 0 || most == 0 ? n : 1;
+}
+
+void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_view *ret)
+{
+	const struct nest_frozen *frozen = reserve->plan->frozen;
+	uint64_t now_us = nest_clock_mono_us();
+	struct nest_worker_link *link;
+
+	*ret = (struct nest_reserve_view){
+		.dispatch = reserve->dispatch,
+		.used_us = reserve->used_us,
+		.bytes_each = reserve->bytes_each,
+	};
+	DL_FOREACH(reserve->workers, link) {
+		struct nest_worker_stats stats;
+
+		nest_worker_stats(link->worker, &stats);
+		if (stats.state != NEST_WORKER_STANDBY)
+			continue; /* on its way out */
+		if (!nest_worker_is_standing(link->worker)) {
+			ret->restoring++;
+			continue;
+		}
+		ret->standing++;
+		ret->bytes += stats.private_bytes;
+		ret->unmeasured |= stats.private_bytes == 0;
+		if (stats.private_bytes)
+			ret->bytes_each = stats.private_bytes;
+	}
+	ret->unwanted = !reserve->open || !frozen || !nest_frozen_key(frozen);
+	if (ret->unwanted)
+		return;
+	if (now_us < reserve->paused_until_us)
+		ret->wanted_at_us = reserve->paused_until_us;
+	else
+		ret->wanted = wanted(reserve, now_us);
+}
+
+void nest_reserve_measure(struct nest_reserve *reserve)
+{
+	struct nest_worker_link *link;
+
+	/* somebody else's measuring will do as well */
+	DL_FOREACH(reserve->workers, link) {
+		struct nest_worker_stats stats;
+
+		nest_worker_stats(link->worker, &stats);
+		if (nest_worker_is_standing(link->worker) && stats.private_bytes == 0)
+			nest_worker_measure(link->worker, look, reserve);
+	}
+}
+
+uint32_t nest_reserve_count(const struct nest_reserve *reserve)
+{
+	return reserve->count;
+}
+
+bool nest_reserve_each(const struct nest_reserve *reserve,
+	bool (*cb)(void *arg, struct nest_worker *worker), void *arg)
+{
+	struct nest_worker_link *link;
+
+	DL_FOREACH(reserve->workers, link) {
+		if (!cb(arg, link->worker))
+			return false;
+	}
+	return true;
+}
+
+struct nest_reserve_link *nest_reserve_link(struct nest_reserve *reserve)
+{
+	return &reserve->link;
+}
+
+/* ---- life ---- */
+
+int nest_reserve_new(struct nest_services *services, struct nest_dispatch *dispatch,
+	const struct nest_worker_plan *plan, struct nest_reserve **ret)
+{
+	struct nest_reserve *reserve = calloc(1, sizeof(*reserve));
+
+	if (!reserve)
+		return -ENOMEM;
+	reserve->services = services;
+	reserve->dispatch = dispatch;
+	reserve->plan = plan;
+	reserve->link.reserve = reserve;
+	reserve->used_us = nest_clock_mono_us();
+	nest_standby_add(services, reserve);
+	*ret = reserve;
+	return 0;
+}
+
+void nest_reserve_free(struct nest_reserve *reserve)
+{
+	if (!reserve)
+		return;
+	nest_standby_remove(reserve->services, reserve);
+	free(reserve);
+}
