@@ -26,6 +26,7 @@ struct parsed {
 	struct nest_function_code *layers;
 	const cJSON *layers_json;
 	unsigned network;
+	unsigned reuse;
 	const cJSON *snapshot;
 	char *warmup;
 };
@@ -351,6 +352,12 @@ static const struct nest_schema_key keys[] = {
 		.unit = "",
 		.choices = "on|off",
 		.form = "an object {\"warmup\": event}" },
+	{ .path = "reuse",
+		.type = NEST_SCHEMA_ENUM,
+		.offset = offsetof(struct parsed, reuse),
+		.fallback = "\"always\"",
+		.unit = "",
+		.choices = "always|never" },
 	{ .path = "routes",
 		.type = NEST_SCHEMA_OBJECTS,
 		.offset = offsetof(struct parsed, routes_json),
@@ -569,6 +576,12 @@ int nest_function_parse_codes(const cJSON *array, const char *key, struct nest_f
 static int check_workers(const struct nest_function_spec *spec, struct nest_schema_place *place,
 	struct nest_err *err)
 {
+	if (spec->reuse_never && spec->concurrency > 1) {
+		nest_schema_locate(place, "concurrency");
+		return nest_err_say(err, -EINVAL,
+			"'concurrency' is %u: with 'reuse' \"never\" a worker serves one request",
+			spec->concurrency);
+	}
 	if (spec->workers_min <= spec->workers_max)
 		return 0;
 	nest_schema_locate(place, "workers");
@@ -693,6 +706,7 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 		return rc;
 	}
 	spec->network_none = parsed->network != 0;
+	spec->reuse_never = parsed->reuse != 0;
 	rc = check_env(cJSON_GetObjectItemCaseSensitive(spec->json, "env"), ret_place, err);
 	if (rc == 0)
 		rc = check_code(&spec->code, "code", ret_place, err);

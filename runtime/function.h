@@ -69,6 +69,7 @@ struct nest_function_spec {
 	uint32_t queue_wait_ms; /* queue.waitMs */
 	uint64_t log_bytes;	/* logs.bytes kept on disk */
 	bool snapshot_off;
+	bool reuse_never;   /* reuse: "never": a worker serves one request, and is gone */
 	const char *warmup; /* snapshot.warmup: an event as JSON; NULL: none */
 	const struct nest_function_route *routes;
 	uint32_t nroutes;

@@ -655,8 +655,9 @@ int nest_manifests_settle(const struct nest_manifests *manifests,
 		.function = spec->name,
 		.version = spec->version,
 		.handler = *spec->handler ? spec->handler : manifest->default_handler,
-		.concurrency =
-			spec->concurrency ? spec->concurrency : manifest->concurrency_default,
+		.concurrency = spec->reuse_never   ? 1
+			       : spec->concurrency ? spec->concurrency
+						   : manifest->concurrency_default,
 		.memory_bytes =
 			spec->memory_bytes ? spec->memory_bytes : manifest->memory_default_bytes,
 	};

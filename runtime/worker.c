@@ -656,9 +656,14 @@ void nest_worker_leave_when_idle(struct nest_worker *worker)
 
 /* ---- what others want to know ---- */
 
+bool nest_worker_is_spent(const struct nest_worker *worker)
+{
+	return worker->plan->spec->reuse_never && worker->requests_total > 0;
+}
+
 uint32_t nest_worker_free_slots(const struct nest_worker *worker)
 {
-	if (worker->stage != NEST_WORKER_STAGE_READY)
+	if (worker->stage != NEST_WORKER_STAGE_READY || nest_worker_is_spent(worker))
 		return 0;
 	return worker->streams.most - worker->streams.open;
 }

@@ -92,6 +92,9 @@ void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *e
 void nest_worker_fail_open(
 	struct nest_worker *worker, enum nest_failure_kind kind, const char *message);
 
+/* Whether it has had the one request that a worker of its function gets. */
+bool nest_worker_is_spent(const struct nest_worker *worker);
+
 /* A slot was given back. */
 void nest_worker_slot_freed(struct nest_worker *worker);
 

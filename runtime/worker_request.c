@@ -147,6 +147,10 @@ void nest_worker_slot_freed(struct nest_worker *worker)
 	}
 	if (worker->stage != NEST_WORKER_STAGE_READY)
 		return;
+	if (nest_worker_is_spent(worker)) {
+		nest_worker_leave(worker);
+		return;
+	}
 	nest_worker_rest(worker);
 	worker->events->slot(worker->arg, worker);
 }

@@ -211,3 +211,41 @@ def test_kill_9_of_a_host_with_clones_on_standby_leaves_nothing(make_host):
     host.start()
     await_standing(host, "left")
     assert cold(host, "left") == "served"
+
+
+TRACES_JS = """
+const fs = require('node:fs');
+let seen = [];
+exports.handler = async (who) => {
+  const before = { global: seen.slice(), files: fs.readdirSync('/tmp') };
+  seen.push(who);
+  fs.writeFileSync('/tmp/' + who, who);
+  console.log('served ' + who);
+  return before;
+};
+"""
+
+
+@pytest.mark.parametrize("snapshot", ["on", "off"])
+def test_with_reuse_never_nothing_of_one_request_is_left_for_the_next(standby_host, snapshot):
+    host, name = standby_host, f"clean-{snapshot}"
+    deploy(host, "nodejs", name, TRACES_JS, reuse="never", snapshot=snapshot, workers={"max": 4})
+    if snapshot == "on":
+        await_snapshot(host, name)
+    callers = [f"caller{n}" for n in range(12)]
+    for who in callers:
+        assert host.invoke(name, who).json() == {"global": [], "files": []}
+    connections = [host.connect() for _ in range(6)]
+    for n, connection in enumerate(connections):
+        connection.request("POST", f"/2015-03-31/functions/{name}/invocations", body=json.dumps(f"c{n}"))
+    for connection in connections:
+        assert json.loads(connection.getresponse().read()) == {"global": [], "files": []}
+    workers = sum(rungs(host, name).values())
+    assert workers >= 18 and (snapshot == "off" or rungs(host, name)["plain"] == 0), rungs(host, name)
+    log = wait_for(lambda: (text := host.nestctl("logs", name).stdout).count("served") >= 18 and text, "the log")
+    assert all(f"served {who}" in log for who in callers)
+
+
+def test_reuse_never_has_no_concurrency(standby_host):
+    with pytest.raises(AssertionError, match="'concurrency' is 2"):
+        standby_host.deploy_node("greedy", "exports.handler = async () => 1;", reuse="never", concurrency=2)
