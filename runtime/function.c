@@ -28,6 +28,7 @@ struct parsed {
 	unsigned network;
 	unsigned reuse;
 	const cJSON *snapshot;
+	const cJSON *schedules_json;
 	char *warmup;
 };
 
@@ -320,12 +321,34 @@ static const struct nest_schema_key keys[] = {
 		.min = 1,
 		.max = 4096,
 		.unit = "" },
+	{ .path = "workers.reserved",
+		.type = NEST_SCHEMA_U32,
+		.offset = AT(workers_reserved),
+		.fallback = "0",
+		.max = 4096,
+		.unit = "" },
 	{ .path = "workers.idleMs",
 		.type = NEST_SCHEMA_U32,
 		.offset = AT(idle_ms),
 		.fallback = "60000",
 		.max = DAY_MS,
 		.unit = "ms" },
+#define KEY(name, kind, member, fallback_, min_, max_, unit_) \
+	{ .path = "scaling." name,                            \
+		.type = NEST_SCHEMA_##kind,                   \
+		.offset = AT(scaling.member),                 \
+		.fallback = (fallback_),                      \
+		.min = (min_),                                \
+		.max = (max_),                                \
+		.unit = (unit_) },
+#include "runtime/scaling.def"
+#undef KEY
+	{ .path = "scaling.schedules",
+		.type = NEST_SCHEMA_OBJECTS,
+		.offset = offsetof(struct parsed, schedules_json),
+		.fallback = "[]",
+		.unit = "",
+		.flags = OWN },
 	{ .path = "queue.length",
 		.type = NEST_SCHEMA_U32,
 		.offset = AT(queue_length),
@@ -576,17 +599,20 @@ int nest_function_parse_codes(const cJSON *array, const char *key, struct nest_f
 static int check_workers(const struct nest_function_spec *spec, struct nest_schema_place *place,
 	struct nest_err *err)
 {
+	const char *key = spec->workers_min > spec->workers_max ? "min" : "reserved";
+	uint32_t n = *key == 'm' ? spec->workers_min : spec->workers_reserved;
+
 	if (spec->reuse_never && spec->concurrency > 1) {
 		nest_schema_locate(place, "concurrency");
 		return nest_err_say(err, -EINVAL,
 			"'concurrency' is %u: with 'reuse' \"never\" a worker serves one request",
 			spec->concurrency);
 	}
-	if (spec->workers_min <= spec->workers_max)
+	if (n <= spec->workers_max)
 		return 0;
 	nest_schema_locate(place, "workers");
-	return nest_err_say(err, -EINVAL, "'workers.min' is %u, more than 'workers.max', %u",
-		spec->workers_min, spec->workers_max);
+	return nest_err_say(err, -EINVAL, "'workers.%s' is %u, more than 'workers.max', %u", key, n,
+		spec->workers_max);
 }
 
 static int read_snapshot(
@@ -684,6 +710,7 @@ static int read_routes(struct parsed *parsed, struct nest_schema_place *place, s
 static void release(struct parsed *parsed)
 {
 	nest_schema_release(&schema, parsed, parsed->spec.json);
+	nest_scaling_done(&parsed->spec.scaling);
 	free(parsed->routes);
 	free(parsed->layers);
 	cJSON_free(parsed->warmup);
@@ -716,6 +743,9 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	spec->layers = parsed->layers;
 	if (rc == 0)
 		rc = check_workers(spec, ret_place, err);
+	if (rc == 0)
+		rc = nest_scaling_read_schedules(
+			parsed->schedules_json, spec->workers_max, &spec->scaling, ret_place, err);
 	if (rc == 0)
 		rc = read_snapshot(parsed, ret_place, err);
 	if (rc == 0)

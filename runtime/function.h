@@ -7,6 +7,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "runtime/scaling.h"
+
 struct nest_err;
 struct nest_schema;
 struct nest_schema_place;
@@ -64,7 +66,9 @@ struct nest_function_spec {
 	uint32_t concurrency; /* per worker; 0: the runtime's default */
 	uint32_t workers_min;
 	uint32_t workers_max;
-	uint32_t idle_ms;	/* workers.idleMs */
+	uint32_t workers_reserved; /* room for so many is kept, whoever else wants it */
+	uint32_t idle_ms;	   /* workers.idleMs */
+	struct nest_scaling scaling;
 	uint32_t queue_length;	/* queue.length */
 	uint32_t queue_wait_ms; /* queue.waitMs */
 	uint64_t log_bytes;	/* logs.bytes kept on disk */

@@ -221,6 +221,65 @@ START_TEST(the_environment_is_bounded)
 }
 END_TEST
 
+START_TEST(scaling_has_defaults_and_schedules)
+{
+	struct nest_function_spec *spec = parse("{" LEAST "}");
+
+	ck_assert_uint_eq(spec->workers_reserved, 0);
+	ck_assert_uint_eq(spec->scaling.concurrency_milli, 0);
+	ck_assert_uint_eq(spec->scaling.utilization_milli, 700);
+	ck_assert_uint_eq(spec->scaling.window_ms, 60000);
+	ck_assert_uint_eq(spec->scaling.panic_window_ms, 6000);
+	ck_assert_uint_eq(spec->scaling.panic_threshold_milli, 2000);
+	ck_assert_uint_eq(spec->scaling.in_delay_ms, 60000);
+	ck_assert_uint_eq(spec->scaling.nschedules, 0);
+	nest_function_free(spec);
+	spec = parse("{" LEAST ",'workers':{'max':8,'reserved':2},'scaling':{'concurrency':2.5,"
+		     "'cpu':0.5,'memoryMb':64,'requestsPerSecond':100,'schedules':["
+		     "{'start':'0 8 * * mon-fri','end':'0 18 * * mon-fri','min':4,"
+		     "'timeZone':'Europe/Berlin'},"
+		     "{'start':'0 12 * * *','end':'0 13 * * *','min':6}]}}");
+	ck_assert_uint_eq(spec->workers_reserved, 2);
+	ck_assert_uint_eq(spec->scaling.concurrency_milli, 2500);
+	ck_assert_uint_eq(spec->scaling.rps_milli, 100000);
+	ck_assert_uint_eq(spec->scaling.cpu_milli, 500);
+	ck_assert_uint_eq(spec->scaling.memory_bytes, 64 << 20);
+	ck_assert_uint_eq(spec->scaling.nschedules, 2);
+	/* Monday 2026-01-05: in Berlin it is an hour later than in UTC */
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767596399), 0);
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767596400), 4);
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767614400), 6);
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767618000), 4);
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767632400), 0);
+	ck_assert_int_eq(nest_scaling_next_change(&spec->scaling, 1767596399), 1767596400);
+	ck_assert_int_eq(nest_scaling_next_change(&spec->scaling, 1767596400), 1767614400);
+	nest_function_free(spec);
+}
+END_TEST
+
+START_TEST(a_wrong_schedule_is_named)
+{
+#define SCHEDULE(text) "{" LEAST ",'workers':{'max':8},'scaling':{'schedules':[{" text "}]}}"
+	refuses(SCHEDULE("'start':'0 8 * *','end':'0 9 * * *','min':1"),
+		"scaling.schedules[0].start",
+		"'scaling.schedules[0]': 'start': '0 8 * *' has no weekday from 0 to 7 in its "
+		"field 5 of 5 (minute hour day month weekday)");
+	refuses(SCHEDULE("'start':'0 8 * * *','min':1"), "scaling.schedules[0]",
+		"'scaling.schedules[0]': 'end' is missing");
+	refuses(SCHEDULE("'start':'0 8 * * *','end':'0 9 * * *'"), "scaling.schedules[0]",
+		"'scaling.schedules[0]': 'min' is missing");
+	refuses(SCHEDULE("'start':'0 8 * * *','end':'0 9 * * *','min':9"),
+		"scaling.schedules[0].min",
+		"'scaling.schedules[0]': 'min' is 9, more than 'workers.max', 8");
+	refuses(SCHEDULE("'start':'0 8 * * *','end':'0 9 * * *','min':1,'timeZone':'../x'"),
+		"scaling.schedules[0].timeZone",
+		"'scaling.schedules[0]': 'timeZone' must be a name of a time zone such as "
+		"\"Europe/Berlin\", not \"../x\"");
+	refuses("{" LEAST ",'workers':{'max':2,'reserved':3}}", "workers",
+		"'workers.reserved' is 3, more than 'workers.max', 2");
+}
+END_TEST
+
 START_TEST(routes_have_their_form)
 {
 	static const char *const good[] = { "'path':'/'", "'path':'/*'", "'path':'/a/*'",
@@ -339,6 +398,7 @@ END_TEST
 NEST_SUITE("runtime/function", the_least_spec_gets_every_default, every_key_reaches_its_member,
 	a_wrong_value_is_named_with_its_key, a_name_has_its_form, code_is_one_of_path_and_digest,
 	a_reserved_variable_is_refused_with_its_reason, the_environment_is_bounded,
-	routes_have_their_form, defaults_stand_in_for_what_is_left_out, defaults_hold_no_identity,
+	scaling_has_defaults_and_schedules, a_wrong_schedule_is_named, routes_have_their_form,
+	defaults_stand_in_for_what_is_left_out, defaults_hold_no_identity,
 	minimum_and_maximum_agree, specs_are_equal_but_for_their_version,
 	what_is_described_parses_to_the_same)
