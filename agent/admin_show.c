@@ -59,6 +59,7 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 	cJSON_AddStringToObject(object, "runtime", stats->spec->runtime);
 	cJSON_AddStringToObject(object, "state", "deployed");
 	add_workers(object, stats);
+	cJSON_AddNumberToObject(object, "workersDesired", stats->desired);
 	cJSON_AddNumberToObject(object, "inFlight", stats->in_flight);
 	cJSON_AddNumberToObject(object, "queued", stats->queued);
 	cJSON_AddNumberToObject(

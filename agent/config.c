@@ -665,6 +665,7 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.pool_size = config->cells_prepared,
 		.pool_size_none = config->cells_prepared_no_network,
 		.max_cells = config->cells_max,
+		.workers_bytes = config->workers_bytes,
 		.snapshots = config->snapshots_enabled,
 		.snapshots_bytes = config->snapshots_bytes,
 		.snapshots_store = config->snapshots_store,

@@ -113,6 +113,8 @@ struct nest_config {
 	uint32_t worker_cancel_grace_ms;
 	uint32_t worker_ping_interval_ms;
 	uint32_t worker_ping_timeout_ms;
+	uint64_t workers_bytes;
+	uint32_t autoscaler_interval_ms;
 	uint32_t drain_grace_ms;
 
 	const char *functions_dir;		      /* "": none */

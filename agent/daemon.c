@@ -22,6 +22,7 @@
 #include "agent/identity.h"
 #include "agent/ready.h"
 #include "agent/registry.h"
+#include "agent/tuner.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -37,7 +38,7 @@
  *	READY:      the gateway's sockets are open; READY=1 is told
  *	DRAINING:   SIGTERM or the admin API: no new requests, those in flight end
  *	            (at most drain.graceMs; a second signal ends the wait)
- *	CLOSING:    gateway, admin, deployer, host, registry are closed in this order
+ *	CLOSING:    autoscaler, gateway, admin, deployer, host, registry are closed in this order
  *
  * Losing the spawner goes straight to CLOSING with exit code 1: an unprivileged agent can't make a
  * new one, and whoever started the host starts it again.
@@ -61,6 +62,7 @@ struct daemon {
 	struct nest_registry *registry;
 	struct nest_host *host;
 	struct nest_deployer *deployer;
+	struct nest_tuner *tuner;
 	struct nest_gateway *gateway;
 	struct nest_admin *admin;
 	struct nest_ready *ready;
@@ -200,6 +202,10 @@ static void daemon_close(struct daemon *daemon, int exit_code)
 		uv_close((uv_handle_t *)&daemon->signals[i], NULL);
 	uv_close((uv_handle_t *)&daemon->drain_timer, NULL);
 	daemon->parts_open = 1;
+	if (daemon->tuner) {
+		daemon->parts_open++;
+		nest_tuner_close(nest_take_ptr(daemon->tuner), part_closed, daemon);
+	}
 	if (daemon->gateway) {
 		daemon->parts_open++;
 		nest_gateway_close(nest_take_ptr(daemon->gateway), part_closed, daemon);
@@ -284,6 +290,14 @@ static void gateway_config(const struct nest_config *config, struct nest_gateway
 	nest_config_http_limits(config, &ret->limits);
 }
 
+static void tuner_config(const struct nest_config *config, struct nest_tuner_config *ret)
+{
+	*ret = (struct nest_tuner_config){
+		.interval_ms = config->autoscaler_interval_ms,
+		.workers_bytes = config->workers_bytes,
+	};
+}
+
 static int refuse_restart_keys(
 	const struct daemon *daemon, const struct nest_config *fresh, struct nest_err *err)
 {
@@ -303,6 +317,7 @@ static int refuse_restart_keys(
 static int apply_reload(struct daemon *daemon, struct nest_config *fresh, struct nest_err *err)
 {
 	struct nest_gateway_config gateway;
+	struct nest_tuner_config tuner;
 	int r = refuse_restart_keys(daemon, fresh, err);
 
 	if (r == 0)
@@ -313,6 +328,8 @@ static int apply_reload(struct daemon *daemon, struct nest_config *fresh, struct
 	gateway_config(fresh, &gateway);
 	if (daemon->gateway)
 		nest_gateway_configure(daemon->gateway, &gateway);
+	tuner_config(fresh, &tuner);
+	nest_tuner_configure(daemon->tuner, &tuner);
 	nest_config_free(daemon->config);
 	daemon->config = fresh;
 	return 0;
@@ -393,12 +410,18 @@ static void on_deployed(void *arg)
 {
 	struct daemon *daemon = arg;
 	struct nest_gateway_config config;
+	struct nest_tuner_config tuner;
 	struct nest_err err = NEST_ERR_INIT;
+	int r;
 
 	if (daemon->state != STARTING)
 		return;
 	gateway_config(daemon->config, &config);
-	if (nest_gateway_open(&daemon->loop, daemon->host, &config, &daemon->gateway, &err) < 0) {
+	tuner_config(daemon->config, &tuner);
+	r = nest_gateway_open(&daemon->loop, daemon->host, &config, &daemon->gateway, &err);
+	if (r == 0)
+		r = nest_tuner_open(&daemon->loop, daemon->host, &tuner, &daemon->tuner, &err);
+	if (r < 0) {
 		nest_log(NEST_LOG_ERROR, "daemon", "%s", nest_err_text(&err));
 		daemon_close(daemon, NEST_DAEMON_FAILED);
 		return;

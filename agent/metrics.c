@@ -124,6 +124,11 @@ static void render_workers(FILE *out, const struct sample_set *set)
 			sample(out, "nestlet_workers", &set->targets[i], "state",
 				nest_worker_state_name(s), set->targets[i].workers[s]);
 	}
+	family(out, "nestlet_workers_desired", "gauge",
+		"Workers that the autoscaler, or a minimum, keeps.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_workers_desired", &set->targets[i], "", "",
+			set->targets[i].desired);
 	family(out, "nestlet_worker_restarts_total", "counter",
 		"Workers lost, by function, version and cause.");
 	for (size_t i = 0; i < set->n; i++) {

@@ -174,9 +174,13 @@ int nest_call_start(struct nest_target *target, const struct nest_call_request *
 	bool http = nest_target_spec(target)->interface != NEST_FUNCTION_EVENT;
 	int r = open_call(dispatch, http, request, events, arg, ret);
 
-	if (r == 0)
-		nest_dispatch_submit(dispatch, *ret);
-	return r;
+	if (r < 0)
+		return r;
+	nest_load_enter(&nest_dispatch_tally(dispatch)->load, (*ret)->start_us);
+	if (nest_dispatch_services(dispatch)->on_stir)
+		nest_services_stir(nest_dispatch_services(dispatch));
+	nest_dispatch_submit(dispatch, *ret);
+	return 0;
 }
 
 int nest_call_make_warmup(struct nest_dispatch *dispatch, bool http,
@@ -224,6 +228,7 @@ static void count(struct nest_call *call, enum nest_failure_kind kind, uint64_t 
 	if (call->warmup)
 		return;
 	tally->requests_total[kind]++;
+	nest_load_leave(&tally->load, now_us);
 	nest_latency_observe(&tally->duration, now_us - call->start_us);
 }
 

@@ -10,8 +10,10 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "runtime/call_impl.h"
+#include "runtime/dispatch_impl.h"
 #include "runtime/function.h"
 #include "runtime/reserve.h"
+#include "runtime/room.h"
 #include "runtime/services.h"
 #include "runtime/standby.h"
 #include "runtime/worker.h"
@@ -24,34 +26,6 @@
 #define BACKOFF_MIN_MS 100u
 #define BACKOFF_MAX_MS 10000u
 #define DEADLINES 3 /* retry, retired, overdue */
-
-struct nest_dispatch {
-	struct nest_services *services;
-	const struct nest_worker_plan *plan;
-	struct nest_call *queue;
-	struct nest_worker_link *workers; /* all whose cells are not gone */
-	struct nest_reserve *reserve;	  /* those that stand by are not among them */
-	uint32_t queued;
-	uint32_t starting;
-	uint32_t holds;
-	uint32_t ready;
-	bool live;
-	bool fading; /* live no more: its present workers go */
-	bool retiring;
-	bool starved; /* it wants a cell, and there is none */
-	bool pumping;
-	uint32_t backoff_ms; /* 0: the workers do well */
-	uint64_t backoff_until_us;
-	char failure[192]; /* of the last start, fit for callers */
-	struct nest_deadline retry;
-	struct nest_deadline retired;
-	struct nest_deadline overdue; /* of what still runs when it is retired */
-	void (*on_retired)(void *arg);
-	void *on_retired_arg;
-	struct nest_dispatch *prev, *next; /* all of the host's */
-};
-
-static void pump(struct nest_dispatch *dispatch);
 
 struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatch)
 {
@@ -180,9 +154,10 @@ void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *ca
 
 /* ---- giving ---- */
 
+/* One that is surplus only where all others are full. */
 static struct nest_worker *least_loaded(const struct nest_dispatch *dispatch)
 {
-	struct nest_worker *best = NULL;
+	struct nest_worker *best = NULL, *surplus = NULL;
 	struct nest_worker_link *link;
 	uint32_t most_free = 0;
 
@@ -191,14 +166,18 @@ static struct nest_worker *least_loaded(const struct nest_dispatch *dispatch)
 	DL_FOREACH(dispatch->workers, link) {
 		uint32_t free_slots = nest_worker_free_slots(link->worker);
 
-		if (free_slots <= most_free)
+		if (free_slots <= (link->surplus ? 0 : most_free))
 			continue;
+		if (link->surplus) {
+			surplus = link->worker;
+			continue;
+		}
 		best = link->worker;
 		most_free = free_slots;
 		if (most_free == dispatch->plan->concurrency)
 			break; /* the first idle one: those behind it may go */
 	}
-	return best;
+	return best ? best : surplus;
 }
 
 static int give(struct nest_dispatch *dispatch, struct nest_worker *worker, struct nest_call *call)
@@ -288,7 +267,7 @@ void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call
 		return;
 	}
 	enqueue(dispatch, call, false);
-	pump(dispatch);
+	nest_dispatch_pump(dispatch);
 }
 
 /* ---- starting ---- */
@@ -315,56 +294,6 @@ static void set_starved(struct nest_dispatch *dispatch, bool starved)
 	dispatch->services->starved += starved ? 1 : -1u;
 }
 
-static uint32_t keep(const struct nest_dispatch *dispatch)
-{
-	return dispatch->live && !dispatch->retiring ? dispatch->plan->spec->workers_min : 0;
-}
-
-/* One idle worker of @dispatch that it can do without; the one that was idle longest. */
-static struct nest_worker *spare_worker(const struct nest_dispatch *dispatch)
-{
-	struct nest_worker *spare = NULL;
-	struct nest_worker_link *link;
-
-	if (dispatch->queue || dispatch->ready <= keep(dispatch))
-		return NULL;
-	DL_FOREACH(dispatch->workers, link) {
-		struct nest_worker *worker = link->worker;
-
-		if (nest_worker_state(worker) == NEST_WORKER_IDLE &&
-			(!spare || nest_worker_idle_since_us(worker) <
-					   nest_worker_idle_since_us(spare)))
-			spare = worker;
-	}
-	return spare;
-}
-
-/*
- * Has the idle worker of another function that was used least recently make room; not more of them
- * at a time than functions wait for a cell.
- */
-static void make_room(struct nest_dispatch *dispatch)
-{
-	struct nest_dispatch *other;
-	struct nest_worker *spare = NULL;
-
-	if (dispatch->services->evictions >= dispatch->services->starved ||
-		nest_standby_yield(dispatch->services))
-		return;
-	DL_FOREACH(dispatch->services->dispatches, other) {
-		struct nest_worker *worker = other == dispatch ? NULL : spare_worker(other);
-
-		if (worker && (!spare || nest_worker_idle_since_us(worker) <
-						 nest_worker_idle_since_us(spare)))
-			spare = worker;
-	}
-	if (!spare)
-		return;
-	nest_worker_link(spare)->evicted = true;
-	dispatch->services->evictions++;
-	nest_worker_kill(spare, NEST_FAILURE_CANCELLED, "another function needs its cell");
-}
-
 /* How many workers to start now: as many as the load wants, but no more than what waits can use. */
 static uint32_t wanted(const struct nest_dispatch *dispatch)
 {
@@ -374,22 +303,23 @@ static uint32_t wanted(const struct nest_dispatch *dispatch)
 	struct nest_worker_link *link;
 
 	if (dispatch->queued == 0)
-		return keep(dispatch) > alive ? keep(dispatch) - alive : 0;
+		return nest_dispatch_keep(dispatch) > alive ? nest_dispatch_keep(dispatch) - alive
+							    : 0;
 	DL_FOREACH(dispatch->workers, link) {
 		if (nest_worker_state(link->worker) == NEST_WORKER_BUSY)
 			open += nest_worker_open(link->worker);
 	}
 	want = (open + dispatch->queued + concurrency - 1) / concurrency;
-	if (want < keep(dispatch))
-		want = keep(dispatch);
+	if (want < nest_dispatch_keep(dispatch))
+		want = nest_dispatch_keep(dispatch);
 	if (want > spec->workers_max)
 		want = spec->workers_max;
 	if (want <= alive)
 		return 0;
 	need = (dispatch->queued + concurrency - 1) / concurrency;
 	need = need > dispatch->starting ? need - dispatch->starting : 0;
-	if (keep(dispatch) > alive && need < keep(dispatch) - alive)
-		need = keep(dispatch) - alive;
+	if (nest_dispatch_keep(dispatch) > alive && need < nest_dispatch_keep(dispatch) - alive)
+		need = nest_dispatch_keep(dispatch) - alive;
 	return need < want - alive ? need : want - alive;
 }
 
@@ -408,11 +338,12 @@ static int start_one(struct nest_dispatch *dispatch)
 		nest_dispatch_release(dispatch);
 		return 0;
 	}
-	r = nest_worker_start(
-		dispatch->services, dispatch->plan, &worker_events, dispatch, &worker, &err);
+	r = nest_room_has(dispatch) ? nest_worker_start(dispatch->services, dispatch->plan,
+					      &worker_events, dispatch, &worker, &err)
+				    : -EAGAIN;
 	if (r == -EAGAIN) {
 		set_starved(dispatch, true);
-		make_room(dispatch);
+		nest_room_make(dispatch);
 		return r;
 	}
 	if (r < 0) {
@@ -440,7 +371,7 @@ static void start_wanted(struct nest_dispatch *dispatch)
 	}
 }
 
-static void pump(struct nest_dispatch *dispatch)
+void nest_dispatch_pump(struct nest_dispatch *dispatch)
 {
 	if (dispatch->pumping)
 		return; /* the one under way looks again at what this changed */
@@ -453,7 +384,7 @@ static void pump(struct nest_dispatch *dispatch)
 
 static void on_retry(void *arg)
 {
-	pump(arg);
+	nest_dispatch_pump(arg);
 }
 
 /* ---- what workers tell ---- */
@@ -467,7 +398,7 @@ static void on_ready(void *arg, struct nest_worker *worker)
 	dispatch->ready++;
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
 	nest_standby_look(dispatch->services);
-	pump(dispatch);
+	nest_dispatch_pump(dispatch);
 }
 
 /* A cell is free, or could be freed: who waits for one tries again. */
@@ -480,7 +411,7 @@ void nest_dispatch_feed(void *arg)
 		return;
 	DL_FOREACH_SAFE(services->dispatches, dispatch, next) {
 		if (dispatch->starved)
-			pump(dispatch);
+			nest_dispatch_pump(dispatch);
 	}
 }
 
@@ -490,19 +421,18 @@ static void on_slot(void *arg, struct nest_worker *worker)
 
 	dispatch->backoff_ms = 0;
 	if (dispatch->queue)
-		pump(dispatch);
+		nest_dispatch_pump(dispatch);
 	if (dispatch->services->starved > 0 && nest_worker_open(worker) == 0)
 		nest_dispatch_feed(dispatch->services);
+	if (nest_worker_link(worker)->surplus && nest_worker_open(worker) == 0)
+		nest_worker_leave(worker);
 	if (dispatch->retiring)
 		check_leaving(dispatch);
 }
 
 static void on_idle(void *arg, struct nest_worker *worker)
 {
-	struct nest_dispatch *dispatch = arg;
-
-	if (dispatch->ready > keep(dispatch))
-		nest_worker_leave(worker);
+	nest_dispatch_rest(arg, worker);
 }
 
 static struct nest_call *first_before(
@@ -551,14 +481,14 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 	nest_reserve_touch(dispatch->reserve);
 	nest_standby_look(dispatch->services);
 	if (end->clone_failed) {
-		pump(dispatch); /* the next one is started plainly */
+		nest_dispatch_pump(dispatch); /* the next one is started plainly */
 		return;
 	}
 	if (!end->was_ready || end->barren)
 		back_off(dispatch, end->message, end->detail);
 	if (!end->was_ready && dispatch->ready == 0 && dispatch->starting == 0)
 		fail_start_waiters(dispatch, end);
-	pump(dispatch);
+	nest_dispatch_pump(dispatch);
 }
 
 static void on_unbegun(void *arg, struct nest_call *call)
@@ -567,7 +497,7 @@ static void on_unbegun(void *arg, struct nest_call *call)
 
 	nest_deadlines_clear(dispatch->services->deadlines, &call->deadline);
 	enqueue(dispatch, call, true);
-	pump(dispatch);
+	nest_dispatch_pump(dispatch);
 }
 
 static void on_gone(void *arg, struct nest_worker *worker)
@@ -581,7 +511,7 @@ static void on_gone(void *arg, struct nest_worker *worker)
 	if (dispatch->services->starved > 0)
 		nest_deadlines_set(
 			dispatch->services->deadlines, &dispatch->services->cell_freed, 0);
-	pump(dispatch);
+	nest_dispatch_pump(dispatch);
 }
 
 static const struct nest_worker_events worker_events = {
@@ -618,6 +548,8 @@ int nest_dispatch_new(struct nest_services *services, const struct nest_worker_p
 	}
 	dispatch->services = services;
 	dispatch->plan = plan;
+	dispatch->id = ++services->last_dispatch_id;
+	dispatch->scale.ceiling = UINT32_MAX;
 	dispatch->retry.cb = on_retry;
 	dispatch->retry.arg = dispatch;
 	dispatch->retired.cb = on_retired;
@@ -654,8 +586,8 @@ void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
 		return;
 	dispatch->live = live;
 	dispatch->fading = !live;
-	nest_reserve_set_open(dispatch->reserve, live);
-	pump(dispatch);
+	nest_services_stir(dispatch->services);
+	nest_dispatch_pump(dispatch);
 }
 
 void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg)
@@ -712,6 +644,7 @@ void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_targe
 	struct nest_worker_link *link;
 
 	ret->queued = dispatch->queued;
+	ret->desired = nest_dispatch_keep(dispatch);
 	DL_FOREACH(dispatch->workers, link) {
 		ret->workers[nest_worker_state(link->worker)]++;
 		ret->in_flight += nest_worker_open(link->worker);

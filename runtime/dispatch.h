@@ -48,6 +48,12 @@ void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *ca
  */
 void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live);
 
+/* Says how many workers it has beside those that waiting requests start; see nest_target_set_scale(). */
+void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_target_scale *scale);
+
+/* Fills all of @ret but for its target: the load since it was last asked. False: it isn't live. */
+bool nest_dispatch_load(const struct nest_dispatch *dispatch, struct nest_target_load *ret);
+
 /*
  * Takes no new calls; when those it has are done and its workers are gone, calls @cb once, on a
  * later turn. What is not done within drain_grace_ms is aborted.

@@ -39,6 +39,7 @@ struct nest_host_config {
 	uint32_t pool_size;
 	uint32_t pool_size_none;
 	uint32_t max_cells;
+	uint64_t workers_bytes; /* of memory for all workers together; 0: no limit */
 	bool require_isolation;
 	/* snapshots */
 	bool snapshots;
@@ -264,6 +265,7 @@ struct nest_target_stats {
 	uint32_t workers[NEST_WORKER_STATES];
 	uint32_t in_flight;
 	uint32_t queued;
+	uint32_t desired;			     /* workers that are kept while they are idle */
 	uint64_t requests_total[NEST_FAILURE_KINDS]; /* [NEST_FAILURE_NONE]: succeeded */
 	uint64_t cold_starts_total;
 	uint64_t rungs_total[NEST_RUNGS]; /* of these */
@@ -343,6 +345,44 @@ struct nest_feature_row {
 const struct nest_feature_row *nest_host_features(const struct nest_host *host, size_t *ret_n);
 /* Tries them now, for nestletd --check: one block that the caller frees. Blocks for seconds. */
 int nest_host_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err);
+
+/* ---- how many workers, for the autoscaler ---- */
+
+/* What a live version had to do; sums only differ from one asking to the next. */
+struct nest_target_load {
+	struct nest_target *target;
+	uint64_t id; /* never another target's */
+	uint64_t now_us;
+	uint64_t load_us; /* the time of its calls, waiting and running, together */
+	uint64_t requests;
+	uint64_t cpu_us; /* of its workers, as of the last nest_host_refresh() */
+	uint64_t memory_bytes;
+	uint32_t slots; /* of a worker */
+	uint32_t ready;
+	uint32_t needed;   /* workers that the most calls at once since the last asking filled */
+	uint64_t quiet_us; /* since it had a call; 0: it has one */
+};
+
+/* Calls @cb for each version that is live, by name. Beginning anew what counts from asking to asking. */
+void nest_host_each_load(struct nest_host *host,
+	void (*cb)(void *arg, const struct nest_target_load *load), void *arg);
+
+struct nest_target_scale {
+	uint32_t least;	  /* workers it is due like those of workers.min */
+	uint32_t desired; /* kept while idle, until the version is idle for its idle time */
+	uint32_t ceiling; /* of more than these some leave once they have nothing to do */
+};
+/*
+ * Says how many workers @target has beside those that waiting calls start. They are within
+ * workers.min and workers.max whatever this says.
+ */
+void nest_target_set_scale(struct nest_target *target, const struct nest_target_scale *scale);
+
+/*
+ * Calls @cb once when there is something to do again: at the next call, from inside it, or when other
+ * versions become live. NULL: no longer.
+ */
+void nest_host_on_stir(struct nest_host *host, void (*cb)(void *arg), void *arg);
 
 /* ---- logs ---- */
 

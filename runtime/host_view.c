@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "runtime/dispatch.h"
 #include "runtime/host_impl.h"
+#include "runtime/room.h"
 #include "runtime/target.h"
 #include "runtime/worker.h"
 
@@ -88,7 +89,7 @@ void nest_host_each_worker(struct nest_host *host,
 }
 
 struct refresh {
-	struct nest_deadlines *deadlines;
+	struct nest_services *services;
 	unsigned pending;
 	struct nest_deadline turn;
 	void (*cb)(void *arg);
@@ -101,7 +102,8 @@ static void on_measured(void *arg)
 
 	if (--refresh->pending > 0)
 		return;
-	nest_deadlines_release(refresh->deadlines, 1);
+	nest_deadlines_release(refresh->services->deadlines, 1);
+	nest_room_settle(refresh->services);
 	refresh->cb(refresh->arg);
 	free(refresh);
 }
@@ -123,13 +125,13 @@ int nest_host_refresh(struct nest_host *host, void (*cb)(void *arg), void *arg)
 		free(refresh);
 		return -ENOMEM;
 	}
-	refresh->deadlines = host->services.deadlines;
+	refresh->services = &host->services;
 	refresh->cb = cb;
 	refresh->arg = arg;
 	refresh->pending = 1;
 	refresh->turn.cb = on_measured;
 	refresh->turn.arg = refresh;
-	nest_deadlines_set(refresh->deadlines, &refresh->turn, 0);
+	nest_deadlines_set(refresh->services->deadlines, &refresh->turn, 0);
 	host->measured_us = nest_clock_mono_us();
 	each_worker(host, measure_worker, refresh);
 	return 0;

@@ -26,6 +26,15 @@ void nest_services_call_closed(struct nest_services *services)
 		services->on_idle(services->on_idle_arg);
 }
 
+void nest_services_stir(struct nest_services *services)
+{
+	void (*on_stir)(void *arg) = services->on_stir;
+
+	services->on_stir = NULL;
+	if (on_stir)
+		on_stir(services->on_stir_arg);
+}
+
 void nest_services_event(
 	struct nest_services *services, enum nest_log_level level, const char *fmt, ...)
 {

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "runtime/deadline.h"
 #include "runtime/host.h"
+#include "runtime/load.h"
 
 struct nest_dispatch;
 struct nest_mount;
@@ -37,6 +38,10 @@ struct nest_services {
 	struct nest_deadline cell_freed;
 	uint32_t workers; /* whose cells are not gone yet */
 	uint64_t last_worker_id;
+	uint64_t last_dispatch_id;
+	uint64_t memory_bytes;	    /* that workers are charged for */
+	void (*on_stir)(void *arg); /* called at the next stir; NULL: nobody waits for one */
+	void *on_stir_arg;
 
 	uint32_t calls;		    /* with a caller that waits for their end */
 	bool draining;		    /* no new calls */
@@ -57,6 +62,10 @@ struct nest_tally {
 	uint64_t restarts_total[NEST_RESTART_CAUSES];
 	struct nest_histogram duration;
 	struct nest_histogram cold_start;
+	struct nest_load load;
+	uint64_t cpu_us;       /* of its workers, as measured, those that ended too */
+	uint64_t memory_bytes; /* that its workers are charged for */
+	uint64_t worker_bytes; /* of the last one that was measured; 0: none was */
 	char last_failure[256];
 };
 
@@ -67,6 +76,9 @@ void nest_services_release(struct nest_services *services);
 /* Counts a call that is open, and its end for its caller. */
 void nest_services_call_opened(struct nest_services *services);
 void nest_services_call_closed(struct nest_services *services);
+
+/* Tells who waits for it that there is something to do: a call came, or other versions are live. */
+void nest_services_stir(struct nest_services *services);
 
 /* Tells the agent's log of something that happened to a function. */
 void nest_services_event(struct nest_services *services, enum nest_log_level level, const char *fmt,

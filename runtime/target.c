@@ -233,6 +233,11 @@ const struct nest_function_spec *nest_target_spec(const struct nest_target *targ
 	return target->spec;
 }
 
+void nest_target_set_scale(struct nest_target *target, const struct nest_target_scale *scale)
+{
+	nest_dispatch_set_scale(target->dispatch, scale);
+}
+
 void nest_target_stats(const struct nest_target *target, struct nest_target_stats *ret)
 {
 	const struct nest_tally *tally = &target->tally;

@@ -20,12 +20,20 @@
 #include "runtime/function.h"
 #include "runtime/latency.h"
 #include "runtime/output.h"
+#include "runtime/room.h"
 #include "runtime/services.h"
 #include "runtime/worker_impl.h"
 
 /* A closed channel means that the process is about to be gone; one that stays is killed. */
 #define EXIT_OVERDUE_MS 1000
 #define DEADLINES 3 /* that a worker may have set at a time */
+
+static void charge(struct nest_worker *worker, uint64_t bytes)
+{
+	worker->services->memory_bytes += bytes - worker->charged_bytes;
+	worker->plan->tally->memory_bytes += bytes - worker->charged_bytes;
+	worker->charged_bytes = bytes;
+}
 
 static void on_closed(void *arg)
 {
@@ -351,6 +359,7 @@ static void on_exited(struct nest_cell *cell, const struct nest_cell_exit *how, 
 			end_start(worker, &cause);
 	}
 	set_dying(worker);
+	charge(worker, 0);
 	worker->services->workers--;
 	if (worker->measured)
 		nest_take_ptr(worker->measured)(worker->measured_arg);
@@ -582,6 +591,7 @@ static int start(struct nest_services *services, const struct nest_worker_plan *
 		return r;
 	}
 	worker->open_handles--;
+	charge(worker, nest_room_estimate(plan));
 	worker->id = ++services->last_worker_id;
 	services->workers++;
 	worker->stage_deadline.cb = on_init_overdue;
@@ -750,11 +760,20 @@ void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stat
 	};
 }
 
+uint64_t nest_worker_charged_bytes(const struct nest_worker *worker)
+{
+	return worker->charged_bytes;
+}
+
 static void on_usage(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg)
 {
 	struct nest_worker *worker = arg;
 
 	(void)cell;
+	charge(worker, usage->memory_bytes);
+	if (usage->cpu_us > worker->cpu_us)
+		worker->plan->tally->cpu_us += usage->cpu_us - worker->cpu_us;
+	worker->plan->tally->worker_bytes = usage->memory_bytes;
 	worker->memory_bytes = usage->memory_bytes;
 	worker->memory_peak_bytes = usage->memory_peak_bytes;
 	worker->private_bytes = usage->private_bytes;

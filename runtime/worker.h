@@ -163,10 +163,14 @@ int nest_worker_measure(struct nest_worker *worker, void (*cb)(void *arg), void 
 /* Fills @ret with what is known of it now. */
 void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stats *ret);
 
+/* What it is charged for: an estimate until it is measured. */
+uint64_t nest_worker_charged_bytes(const struct nest_worker *worker);
+
 /* A link for whoever keeps workers in a list. */
 struct nest_worker_link {
 	struct nest_worker *worker;
-	bool evicted; /* killed for its cell */
+	bool evicted; /* killed for its room */
+	bool surplus; /* it goes once it is idle */
 	struct nest_worker_link *prev, *next;
 };
 struct nest_worker_link *nest_worker_link(struct nest_worker *worker);

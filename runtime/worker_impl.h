@@ -62,6 +62,7 @@ struct nest_worker {
 	bool ended;   /* events->ended was called */
 	bool killed;  /* by us: what was open has failed */
 	unsigned open_handles;
+	uint64_t charged_bytes;
 	uint64_t memory_bytes;
 	uint64_t memory_peak_bytes;
 	uint64_t private_bytes;
