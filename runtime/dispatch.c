@@ -342,6 +342,10 @@ static int start_one(struct nest_dispatch *dispatch)
 					      &worker_events, dispatch, &worker, &err)
 				    : -EAGAIN;
 	if (r == -EAGAIN) {
+		/* What is only wanted ahead of the load takes nothing from others. */
+		if (!dispatch->queue &&
+			dispatch->ready + dispatch->starting >= nest_dispatch_least(dispatch))
+			return r;
 		set_starved(dispatch, true);
 		nest_room_make(dispatch);
 		return r;

@@ -237,6 +237,38 @@ START_TEST(reserved_room_is_nobody_elses)
 }
 END_TEST
 
+START_TEST(what_is_wanted_ahead_takes_nothing_from_others)
+{
+	struct nest_target *f, *g;
+	static struct kit_call held[2];
+
+	kit_close();
+	kit_prepare();
+	kit_config.max_cells = 2;
+	kit_open();
+	f = kit_deploy("{\"name\":\"f\"}");
+	g = kit_deploy("{\"name\":\"g\"}");
+	echo(g);
+	set(f, 0, 2, UINT32_MAX);
+	wait_for(f, 1, 0);
+	wait_for(g, 1, 0);
+	/* what it is due it does */
+	set(f, 2, 2, UINT32_MAX);
+	wait_for(f, 2, 0);
+	wait_for(g, 0, 0);
+	/* and it is not taken back while it is due */
+	kit_start(&held[0], g, "hold");
+	kit_run_for(100);
+	wait_for(f, 2, 0);
+	set(f, 0, 2, UINT32_MAX);
+	kit_start(&held[1], g, "hold");
+	wait_for(g, 1, 2);
+	wait_for(f, 1, 0);
+	nest_call_cancel(held[0].call);
+	nest_call_cancel(held[1].call);
+}
+END_TEST
+
 START_TEST(beyond_the_memory_no_worker_is_started)
 {
 	struct nest_target *f, *g;
@@ -290,4 +322,5 @@ NEST_SUITE_WITH("runtime/scale", enter, leave,
 	above_the_ceiling_the_least_loaded_go_and_nothing_fails,
 	surplus_workers_help_where_the_others_are_full, load_is_told_of_live_versions,
 	a_host_stirs_once_for_who_waits, reserved_room_is_nobody_elses,
-	beyond_the_memory_no_worker_is_started, idle_workers_go_when_memory_is_found_short)
+	what_is_wanted_ahead_takes_nothing_from_others, beyond_the_memory_no_worker_is_started,
+	idle_workers_go_when_memory_is_found_short)
