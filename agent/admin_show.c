@@ -59,6 +59,7 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 	cJSON_AddStringToObject(object, "runtime", stats->spec->runtime);
 	cJSON_AddStringToObject(object, "state", "deployed");
 	add_workers(object, stats);
+	cJSON_AddNumberToObject(object, "workersFrozen", stats->paused);
 	cJSON_AddNumberToObject(object, "workersDesired", stats->desired);
 	cJSON_AddNumberToObject(object, "inFlight", stats->in_flight);
 	cJSON_AddNumberToObject(object, "queued", stats->queued);
@@ -145,6 +146,7 @@ static bool each_worker(void *arg, const struct nest_worker_stats *stats)
 	cJSON_AddStringToObject(object, "function", stats->function);
 	cJSON_AddStringToObject(object, "version", stats->version);
 	cJSON_AddStringToObject(object, "state", nest_worker_state_name(stats->state));
+	cJSON_AddBoolToObject(object, "frozen", stats->paused);
 	cJSON_AddNumberToObject(object, "inFlight", stats->in_flight);
 	cJSON_AddNumberToObject(object, "requestsTotal", (double)stats->requests_total);
 	cJSON_AddNumberToObject(object, "ageMs", (double)stats->age_ms);

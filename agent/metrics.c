@@ -129,6 +129,10 @@ static void render_workers(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_workers_desired", &set->targets[i], "", "",
 			set->targets[i].desired);
+	family(out, "nestlet_workers_frozen", "gauge", "Idle workers that are frozen.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_workers_frozen", &set->targets[i], "", "",
+			set->targets[i].paused);
 	family(out, "nestlet_worker_restarts_total", "counter",
 		"Workers lost, by function, version and cause.");
 	for (size_t i = 0; i < set->n; i++) {

@@ -327,9 +327,12 @@ static const struct nest_worker_events worker_events;
 
 static int start_one(struct nest_dispatch *dispatch)
 {
+	/* What is only wanted ahead of the load takes nothing from others. */
+	bool ahead =
+		!dispatch->queue && dispatch->ready + dispatch->starting >= nest_room_due(dispatch);
 	struct nest_err err = NEST_ERR_INIT;
-	struct nest_worker *worker = nest_reserve_take(dispatch->reserve);
-	int r;
+	struct nest_worker *worker = ahead ? NULL : nest_reserve_take(dispatch->reserve);
+	int r = -EAGAIN;
 
 	if (worker) {
 		DL_APPEND(dispatch->workers, nest_worker_link(worker));
@@ -338,14 +341,14 @@ static int start_one(struct nest_dispatch *dispatch)
 		nest_dispatch_release(dispatch);
 		return 0;
 	}
-	r = nest_room_has(dispatch) ? nest_worker_start(dispatch->services, dispatch->plan,
-					      &worker_events, dispatch, &worker, &err)
-				    : -EAGAIN;
+	if (ahead && dispatch->services->starved > 0)
+		return r;
+	if (nest_room_has(dispatch))
+		r = nest_worker_start(dispatch->services, dispatch->plan, &worker_events, dispatch,
+			&worker, &err);
+	if (r == -EAGAIN && ahead)
+		return r;
 	if (r == -EAGAIN) {
-		/* What is only wanted ahead of the load takes nothing from others. */
-		if (!dispatch->queue &&
-			dispatch->ready + dispatch->starting >= nest_dispatch_least(dispatch))
-			return r;
 		set_starved(dispatch, true);
 		nest_room_make(dispatch);
 		return r;
@@ -590,6 +593,7 @@ void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
 		return;
 	dispatch->live = live;
 	dispatch->fading = !live;
+	nest_reserve_set_open(dispatch->reserve, live);
 	nest_services_stir(dispatch->services);
 	nest_dispatch_pump(dispatch);
 }
@@ -652,6 +656,7 @@ void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_targe
 	DL_FOREACH(dispatch->workers, link) {
 		ret->workers[nest_worker_state(link->worker)]++;
 		ret->in_flight += nest_worker_open(link->worker);
+		ret->paused += nest_worker_is_paused(link->worker);
 	}
 	nest_reserve_each(dispatch->reserve, count_state, ret);
 }

@@ -85,7 +85,13 @@ static void mark_surplus(struct nest_dispatch *dispatch)
 
 void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_target_scale *scale)
 {
+	struct nest_services *services = dispatch->services;
+	uint32_t least = nest_dispatch_least(dispatch);
+
 	dispatch->scale = *scale;
+	/* what it is not due any more others may have */
+	if (services->starved > 0 && nest_dispatch_least(dispatch) < least)
+		nest_deadlines_set(services->deadlines, &services->cell_freed, 0);
 	if (!dispatch->live || dispatch->retiring)
 		return;
 	mark_surplus(dispatch);

@@ -308,38 +308,13 @@ static const struct nest_schema_key keys[] = {
 		.fallback = "0",
 		.max = 10000,
 		.unit = "requests" },
-	{ .path = "workers.min",
-		.type = NEST_SCHEMA_U32,
-		.offset = AT(workers_min),
-		.fallback = "0",
-		.max = 4096,
-		.unit = "" },
-	{ .path = "workers.max",
-		.type = NEST_SCHEMA_U32,
-		.offset = AT(workers_max),
-		.fallback = "16",
-		.min = 1,
-		.max = 4096,
-		.unit = "" },
-	{ .path = "workers.reserved",
-		.type = NEST_SCHEMA_U32,
-		.offset = AT(workers_reserved),
-		.fallback = "0",
-		.max = 4096,
-		.unit = "" },
-	{ .path = "workers.idleMs",
-		.type = NEST_SCHEMA_U32,
-		.offset = AT(idle_ms),
-		.fallback = "60000",
-		.max = DAY_MS,
-		.unit = "ms" },
-#define KEY(name, kind, member, fallback_, min_, max_, unit_) \
-	{ .path = "scaling." name,                            \
-		.type = NEST_SCHEMA_##kind,                   \
-		.offset = AT(scaling.member),                 \
-		.fallback = (fallback_),                      \
-		.min = (min_),                                \
-		.max = (max_),                                \
+#define KEY(path_, kind, member, fallback_, min_, max_, unit_) \
+	{ .path = (path_),                                     \
+		.type = NEST_SCHEMA_##kind,                    \
+		.offset = AT(member),                          \
+		.fallback = (fallback_),                       \
+		.min = (min_),                                 \
+		.max = (max_),                                 \
 		.unit = (unit_) },
 #include "runtime/scaling.def"
 #undef KEY

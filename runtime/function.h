@@ -68,6 +68,7 @@ struct nest_function_spec {
 	uint32_t workers_max;
 	uint32_t workers_reserved; /* room for so many is kept, whoever else wants it */
 	uint32_t idle_ms;	   /* workers.idleMs */
+	uint32_t pause_ms;	   /* workers.freezeMs; 0: never */
 	struct nest_scaling scaling;
 	uint32_t queue_length;	/* queue.length */
 	uint32_t queue_wait_ms; /* queue.waitMs */

@@ -263,6 +263,7 @@ struct nest_target_stats {
 	const struct nest_function_spec *spec;
 	bool live;
 	uint32_t workers[NEST_WORKER_STATES];
+	uint32_t paused; /* of the idle ones */
 	uint32_t in_flight;
 	uint32_t queued;
 	uint32_t desired;			     /* workers that are kept while they are idle */
@@ -286,6 +287,7 @@ struct nest_worker_stats {
 	uint64_t id;
 	pid_t pid;
 	enum nest_worker_state state;
+	bool paused; /* idle, and frozen until its next request */
 	uint32_t in_flight;
 	uint64_t requests_total;
 	uint64_t age_ms;

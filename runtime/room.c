@@ -32,6 +32,13 @@ static uint32_t alive(const struct nest_dispatch *dispatch)
 	return dispatch->ready + dispatch->starting;
 }
 
+uint32_t nest_room_due(const struct nest_dispatch *dispatch)
+{
+	uint32_t least = nest_dispatch_least(dispatch);
+
+	return reserved(dispatch) > least ? reserved(dispatch) : least;
+}
+
 bool nest_room_has(const struct nest_dispatch *dispatch)
 {
 	const struct nest_services *services = dispatch->services;
@@ -86,11 +93,7 @@ static double worth_of(const struct nest_dispatch *dispatch, const struct nest_w
 /* What it can't do without, and what it is due, stay. */
 static bool can_spare(const struct nest_dispatch *dispatch)
 {
-	uint32_t due = nest_dispatch_least(dispatch);
-
-	if (reserved(dispatch) > due)
-		due = reserved(dispatch);
-	return !dispatch->queue && dispatch->ready > due;
+	return !dispatch->queue && dispatch->ready > nest_room_due(dispatch);
 }
 
 static void choose_of(const struct nest_dispatch *dispatch, struct choice *choice)

@@ -17,6 +17,9 @@ struct nest_worker_plan;
 /* What a new worker of @plan will probably use. */
 uint64_t nest_room_estimate(const struct nest_worker_plan *plan);
 
+/* How many workers of @dispatch nobody else's need ends. */
+uint32_t nest_room_due(const struct nest_dispatch *dispatch);
+
 /* Whether there is room for one more worker of @dispatch. */
 bool nest_room_has(const struct nest_dispatch *dispatch);
 

@@ -26,7 +26,7 @@
 
 /* A closed channel means that the process is about to be gone; one that stays is killed. */
 #define EXIT_OVERDUE_MS 1000
-#define DEADLINES 3 /* that a worker may have set at a time */
+#define DEADLINES 4 /* that a worker may have set at a time */
 
 static void charge(struct nest_worker *worker, uint64_t bytes)
 {
@@ -45,6 +45,7 @@ static void on_closed(void *arg)
 	nest_deadlines_clear(services->deadlines, &worker->stage_deadline);
 	nest_deadlines_clear(services->deadlines, &worker->idle_deadline);
 	nest_deadlines_clear(services->deadlines, &worker->ping_deadline);
+	nest_deadlines_clear(services->deadlines, &worker->pause_deadline);
 	nest_deadlines_release(services->deadlines, DEADLINES);
 	nest_streams_done(&worker->streams);
 	free(worker);
@@ -105,6 +106,7 @@ static void set_dying(struct nest_worker *worker)
 	nest_deadlines_clear(worker->services->deadlines, &worker->stage_deadline);
 	nest_deadlines_clear(worker->services->deadlines, &worker->idle_deadline);
 	nest_deadlines_clear(worker->services->deadlines, &worker->ping_deadline);
+	nest_deadlines_clear(worker->services->deadlines, &worker->pause_deadline);
 }
 
 static bool can_move(const struct nest_worker *worker, const struct nest_call *call)
@@ -648,6 +650,7 @@ void nest_worker_leave(struct nest_worker *worker)
 	}
 	if (worker->stage != NEST_WORKER_STAGE_READY)
 		return;
+	nest_worker_unpause(worker);
 	worker->stage = NEST_WORKER_STAGE_LEAVING;
 	worker->leaving = true;
 	nest_channel_put(worker->channel, NEST_FRAME_DRAIN, false, 0, 0, NULL);
@@ -681,6 +684,11 @@ uint32_t nest_worker_free_slots(const struct nest_worker *worker)
 uint32_t nest_worker_open(const struct nest_worker *worker)
 {
 	return worker->streams.open;
+}
+
+bool nest_worker_is_paused(const struct nest_worker *worker)
+{
+	return worker->paused;
 }
 
 uint64_t nest_worker_ready_us(const struct nest_worker *worker)
@@ -747,6 +755,7 @@ void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stat
 		.id = worker->id,
 		.pid = worker->pid,
 		.state = nest_worker_state(worker),
+		.paused = worker->paused,
 		.in_flight = worker->streams.open,
 		.requests_total = worker->requests_total,
 		.age_ms = (nest_clock_mono_us() - worker->start_us) / 1000,

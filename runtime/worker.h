@@ -118,6 +118,9 @@ uint32_t nest_worker_open(const struct nest_worker *worker);
 /* What the admin API calls its stage. */
 enum nest_worker_state nest_worker_state(const struct nest_worker *worker);
 
+/* Whether its cell is frozen until it is given a request. */
+bool nest_worker_is_paused(const struct nest_worker *worker);
+
 /* When it became ready, and when it last became idle; 0: not yet. */
 uint64_t nest_worker_ready_us(const struct nest_worker *worker);
 uint64_t nest_worker_idle_since_us(const struct nest_worker *worker);

@@ -49,12 +49,14 @@ struct nest_worker {
 	struct nest_deadline stage_deadline; /* of starting, of leaving, of an exit overdue */
 	struct nest_deadline idle_deadline;
 	struct nest_deadline ping_deadline;
+	struct nest_deadline pause_deadline;
 	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
 
 	bool clone;   /* it is restored, not started */
 	bool standby; /* it is restored, or was, to stand by, and not woken */
 	bool stood;   /* it did, so that its snapshot is no part of its end */
 	bool wired;   /* its channel is there: it can be told that it is a clone */
+	bool paused;  /* its cell is frozen */
 	bool greeted; /* HELLO came */
 	bool leave_when_idle;
 	bool leaving; /* it was sent DRAIN */
@@ -107,6 +109,12 @@ void nest_worker_frame(struct nest_worker *worker, const struct nest_frame *fram
 
 /* Bytes that it wrote to stdout (1) or stderr (2). */
 void nest_worker_output(struct nest_worker *worker, int stream, const char *bytes, size_t n);
+
+/* It is idle: it is paused when its function's pause time is over, unless it is given a request. */
+void nest_worker_pause_later(struct nest_worker *worker);
+
+/* Has it go on, if it is paused: it is sent something. */
+void nest_worker_unpause(struct nest_worker *worker);
 
 /* Starts to look after its health, once it is ready. */
 void nest_worker_watch(struct nest_worker *worker);

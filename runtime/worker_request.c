@@ -77,6 +77,7 @@ int nest_worker_give(struct nest_worker *worker, struct nest_call *call, uint64_
 	call->deadline.arg = call;
 	nest_deadlines_set(worker->services->deadlines, &call->deadline, run_until_us);
 	worker->requests_total++;
+	nest_worker_unpause(worker);
 	if (call->pending.len == 0)
 		nest_call_tell_writable(call);
 	return 0;
@@ -131,6 +132,7 @@ void nest_worker_rest(struct nest_worker *worker)
 		nest_worker_leave(worker);
 		return;
 	}
+	nest_worker_pause_later(worker);
 	if (nest_deadline_is_set(&worker->idle_deadline))
 		return;
 	worker->idle_deadline.cb = on_idle;

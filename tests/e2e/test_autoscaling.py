@@ -183,6 +183,22 @@ def test_a_host_that_is_idle_does_not_wake_up(host):
     assert host.invoke("f").status == 200
 
 
+def test_an_idle_worker_can_be_frozen_and_thaws_with_its_next_request(host):
+    ticking = "let ticks = 0; setInterval(() => ticks++, 5); exports.handler = async () => ticks;"
+    host.deploy_node("f", ticking, workers={"freezeMs": 50})
+    wait_for(lambda: host.invoke("f").json() > 3, "it ticks")
+    ticks = host.invoke("f").json()
+    wait_for(lambda: host.workers()[0]["frozen"], "it is frozen")
+    assert gauge(host, "nestlet_workers_frozen", "f") == 1
+    [before] = host.workers()
+    time.sleep(1)  # two hundred ticks, if it ran
+    assert host.invoke("f").json() - ticks < 100
+    [after] = host.workers()
+    assert (after["id"], after["requestsTotal"]) == (before["id"], before["requestsTotal"] + 1)
+    # frozen, it can be taken away as well
+    wait_for(lambda: host.workers()[0]["frozen"], "it is frozen again")
+
+
 def test_reserved_room_is_kept_for_who_reserved_it(make_host):
     host = make_host({"cells": {"max": 2, "prepared": 0}})
     host.deploy_node("mine", ONE, workers={"reserved": 1})

@@ -247,7 +247,7 @@ START_TEST(what_is_wanted_ahead_takes_nothing_from_others)
 	kit_config.max_cells = 2;
 	kit_open();
 	f = kit_deploy("{\"name\":\"f\"}");
-	g = kit_deploy("{\"name\":\"g\"}");
+	g = kit_deploy("{\"name\":\"g\",\"concurrency\":2}");
 	echo(g);
 	set(f, 0, 2, UINT32_MAX);
 	wait_for(f, 1, 0);
@@ -293,6 +293,41 @@ START_TEST(beyond_the_memory_no_worker_is_started)
 }
 END_TEST
 
+static bool is_paused(void *arg)
+{
+	return kit_stats(arg).paused == 1;
+}
+
+START_TEST(an_idle_worker_is_frozen_and_goes_on_with_its_next_request)
+{
+	struct nest_target *f, *g;
+
+	kit_close();
+	kit_prepare();
+	kit_config.ping_interval_ms = 50;
+	kit_config.ping_timeout_ms = 100;
+	kit_open();
+	f = kit_deploy("{\"name\":\"f\",\"workers\":{\"freezeMs\":20}}");
+	g = kit_deploy("{\"name\":\"g\",\"workers\":{\"freezeMs\":20,\"idleMs\":200}}");
+	for (int i = 0; i < 5; i++) {
+		echo(f);
+		ck_assert_uint_eq(kit_stats(f).paused, 0);
+		kit_run_while_not(is_paused, f, 5000);
+	}
+	/* it can't answer, and that is not held against it */
+	kit_run_for(400);
+	echo(f);
+	ck_assert_uint_eq(kit_stats(f).cold_starts_total, 1);
+	/* a frozen one can leave */
+	echo(g);
+	kit_run_while_not(is_paused, g, 5000);
+	wait_for(g, 0, 0);
+	for (int i = 0; i < NEST_RESTART_CAUSES; i++)
+		ck_assert_uint_eq(
+			kit_stats(f).restarts_total[i] + kit_stats(g).restarts_total[i], 0);
+}
+END_TEST
+
 static void set_flag(void *arg)
 {
 	*(bool *)arg = true;
@@ -323,4 +358,5 @@ NEST_SUITE_WITH("runtime/scale", enter, leave,
 	surplus_workers_help_where_the_others_are_full, load_is_told_of_live_versions,
 	a_host_stirs_once_for_who_waits, reserved_room_is_nobody_elses,
 	what_is_wanted_ahead_takes_nothing_from_others, beyond_the_memory_no_worker_is_started,
-	idle_workers_go_when_memory_is_found_short)
+	idle_workers_go_when_memory_is_found_short,
+	an_idle_worker_is_frozen_and_goes_on_with_its_next_request)
