@@ -21,6 +21,7 @@
 #include "sandbox/mount.h"
 #include "sandbox/snapshot.h"
 #include "sandbox/snapshot_store.h"
+#include "sandbox/tmp_image.h"
 
 /* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
 #define LAST_PID "1000"
@@ -196,6 +197,8 @@ pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_
 		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
 	if (r == 0)
 		r = seal_findings(init, 0, err);
+	if (r == 0)
+		r = nest_tmp_image_load(images, context->start->uid, err);
 	if (r == 0)
 		r = nest_criu_rpc_restore(
 			init->restorer_sock, images, context->start->wires, &pid, err);

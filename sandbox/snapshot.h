@@ -27,7 +27,7 @@ bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **re
 /*
  * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It stays stopped, or, if the dump was
  * refused, runs on: in either case the cell is the caller's to kill. The worker must be quiescent: nothing in its
- * channel, no connection open but that, no file in /tmp. A snapshot that has the key already is
+ * channel, no connection open but that. What it has in /tmp and /dev/shm belongs to the snapshot. A snapshot that has the key already is
  * replaced. @cb is called once, never before this returns, unless the cell exits first: then never.
  * @err is NULL when the snapshot stands; else it names the cause in CRIU's words. -EALREADY: a dump
  * of this cell is under way.

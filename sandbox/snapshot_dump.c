@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/snapshot_dump.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "sandbox/image_rewrite.h"
+#include "sandbox/tmp_image.h"
 
 #define STATUS_MAX 16384
 #define LOG_MAX (1u << 20)
@@ -56,21 +56,6 @@ static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *
 	return 0;
 }
 
-/* Files in /tmp belong to the snapshot, and only an empty /tmp is one that every clone has. */
-static int refuse_files(const char *path, struct nest_err *err)
-{
-	nest_autoclosedir DIR *list = opendir(path);
-	struct dirent *entry;
-
-	if (!list)
-		return nest_err_set(err, -errno, "list '%s'", path);
-	while ((entry = readdir(list)))
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			return nest_err_say(err, -EBUSY, "the function keeps files in %s ('%.64s')",
-				path, entry->d_name);
-	return 0;
-}
-
 static void name_cause(int draft, struct nest_err *err)
 {
 	nest_autofree char *log = NULL;
@@ -105,11 +90,10 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	/* safe: a cell's mounts show less than ours, and only its PID 1 has a say in them */
 	if (setns(dump->cell, CLONE_NEWNS) < 0)
 		return nest_err_set(err, -errno, "enter the cell's mounts");
-	r = refuse_files("/tmp", err);
+	r = run_criu(dump, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
+	/* the worker is stopped now, and changes nothing any more */
 	if (r == 0)
-		r = refuse_files("/dev/shm", err);
-	if (r == 0)
-		r = run_criu(dump, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
+		r = nest_tmp_image_save(dump->draft, err);
 	if (r == 0 && dump->memory == NEST_SNAPSHOT_MAPPED)
 		r = nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PATH, err);
 	ret->memory = dump->memory;

@@ -189,13 +189,55 @@ def test_what_can_not_be_frozen_is_served_and_named(frozen_host):
     assert cold(host, "refuses") == "served"
 
 
-def test_a_function_with_files_in_tmp_is_started_plainly(frozen_host):
+FILES_PY = """
+import os, socket, stat
+os.makedirs('/tmp/a/b', mode=0o750)
+open('/tmp/a/b/data', 'w').write('here' * 1000)
+os.chmod('/tmp/a/b/data', 0o640)
+os.utime('/tmp/a/b/data', (5, 1234567890))
+os.symlink('b/data', '/tmp/a/link')
+os.symlink('/etc/passwd', '/tmp/outside')
+open('/dev/shm/shared', 'wb').write(b'\\0' * 70000)
+kept = open('/tmp/kept', 'w+')
+kept.write('open')
+kept.flush()
+gone = open('/tmp/gone', 'w+')
+gone.write('deleted but open')
+gone.flush()
+os.unlink('/tmp/gone')
+def look(path):
+    st = os.lstat(path)
+    return [stat.filemode(st.st_mode), st.st_uid == os.getuid(), int(st.st_mtime)]
+def handler(event, context):
+    kept.write('!')
+    kept.flush()
+    gone.seek(0)
+    return {'data': open('/tmp/a/link').read() == 'here' * 1000, 'look': look('/tmp/a/b/data'),
+            'dir': look('/tmp/a/b')[:2], 'links': [os.readlink('/tmp/a/link'), os.readlink('/tmp/outside')],
+            'shm': os.path.getsize('/dev/shm/shared'), 'kept': open('/tmp/kept').read(),
+            'gone': gone.read(), 'all': sorted(os.listdir('/tmp'))}
+"""
+
+
+def test_files_in_tmp_come_with_the_snapshot_and_each_clone_has_its_own(frozen_host):
     host = frozen_host
-    deploy(host, "python", "files", "open('/tmp/made-at-init', 'w').write('here')\n"
-           "def handler(event, context):\n    return open('/tmp/made-at-init').read()\n")
-    state = wait_for(lambda: (s := snapshot_of(host, "files"))["state"] == "paused" and s, "the refusal")
-    assert "made-at-init" in state["lastFailure"]
-    assert cold(host, "files") == "here"
+    deploy(host, "python", "files", FILES_PY)
+    await_snapshot(host, "files")
+    for _ in range(2):
+        assert cold(host, "files") == {
+            "data": True, "look": ["-rw-r-----", True, 1234567890], "dir": ["drwxr-x---", True],
+            "links": ["b/data", "/etc/passwd"], "shm": 70000, "kept": "open!",
+            "gone": "deleted but open", "all": ["a", "kept", "outside"]}
+    assert restores(host, "files") == 2
+
+
+def test_what_can_not_be_kept_of_tmp_is_named(frozen_host):
+    host = frozen_host
+    deploy(host, "python", "pipes", "import os\nos.mkfifo('/tmp/pipe')\n"
+           "def handler(event, context):\n    return 'served'\n")
+    state = wait_for(lambda: (s := snapshot_of(host, "pipes"))["state"] == "paused" and s, "the refusal")
+    assert "'/tmp/pipe' is neither a file nor a directory nor a link" in state["lastFailure"]
+    assert cold(host, "pipes") == "served"
 
 
 def test_twenty_cold_starts_at_once(frozen_host):
