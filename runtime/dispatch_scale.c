@@ -28,12 +28,15 @@ uint32_t nest_dispatch_least(const struct nest_dispatch *dispatch)
 	return dispatch->live && !dispatch->retiring ? at_most(least, spec->workers_max) : 0;
 }
 
+/* From none to the first it is a request that asks: the last may have crashed, or made room. */
 uint32_t nest_dispatch_keep(const struct nest_dispatch *dispatch)
 {
 	uint32_t desired = at_most(dispatch->scale.desired, dispatch->plan->spec->workers_max);
 	uint32_t least = nest_dispatch_least(dispatch);
 
-	return dispatch->live && !dispatch->retiring && desired > least ? desired : least;
+	if (!dispatch->live || dispatch->retiring || dispatch->ready + dispatch->starting == 0)
+		return least;
+	return desired > least ? desired : least;
 }
 
 /* Who was idle for its time and stayed for what was wanted then is not told again: it goes now. */

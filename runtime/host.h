@@ -371,7 +371,7 @@ void nest_host_each_load(struct nest_host *host,
 
 struct nest_target_scale {
 	uint32_t least;	  /* workers it is due like those of workers.min */
-	uint32_t desired; /* kept while idle, until the version is idle for its idle time */
+	uint32_t desired; /* once there is one; kept while idle, until all are for the idle time */
 	uint32_t ceiling; /* of more than these some leave once they have nothing to do */
 };
 /*

@@ -60,6 +60,8 @@ START_TEST(desired_workers_are_started_at_once_and_stay_while_idle)
 		kit_deploy("{\"name\":\"f\",\"workers\":{\"max\":3,\"idleMs\":60000}}");
 
 	set(f, 0, 2, UINT32_MAX);
+	wait_for(f, 0, 0); /* a first one is for requests to ask for */
+	echo(f);
 	wait_for(f, 2, 0);
 	ck_assert_uint_eq(kit_stats(f).desired, 2);
 	set(f, 0, 9, UINT32_MAX); /* workers.max holds */
@@ -88,6 +90,7 @@ START_TEST(above_the_ceiling_the_least_loaded_go_and_nothing_fails)
 	static struct kit_call held[6];
 	struct kit_call c = { .over = false };
 
+	echo(f);
 	set(f, 0, 3, UINT32_MAX);
 	wait_for(f, 3, 0);
 	for (int i = 0; i < 6; i++)
@@ -118,6 +121,7 @@ START_TEST(surplus_workers_help_where_the_others_are_full)
 					   "\"length\":0},\"workers\":{\"max\":2}}");
 	static struct kit_call held[4];
 
+	echo(f);
 	set(f, 0, 2, UINT32_MAX);
 	wait_for(f, 2, 0);
 	kit_start(&held[0], f, "hold");
@@ -249,6 +253,7 @@ START_TEST(what_is_wanted_ahead_takes_nothing_from_others)
 	f = kit_deploy("{\"name\":\"f\"}");
 	g = kit_deploy("{\"name\":\"g\",\"concurrency\":2}");
 	echo(g);
+	echo(f);
 	set(f, 0, 2, UINT32_MAX);
 	wait_for(f, 1, 0);
 	wait_for(g, 1, 0);
