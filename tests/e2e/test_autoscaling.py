@@ -4,6 +4,8 @@
 import asyncio
 import json
 import time
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from host import wait_for
 from neighbour import worker_ids
@@ -139,13 +141,17 @@ def test_requests_a_second_scale_a_function_whose_slots_are_free(make_host):
 
 def test_a_schedule_keeps_workers_as_long_as_it_holds(make_host):
     host = make_host()
-    always = {"start": "0 0 1 1 *", "end": "59 23 31 12 *", "timeZone": "Europe/Berlin", "min": 2}
-    host.deploy_node("f", ONE, workers={"idleMs": 50}, scaling={"schedules": [always]})
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+
+    def around(begins, ends):
+        crons = [(now + timedelta(hours=h)).strftime("%M %H * * *") for h in (begins, ends)]
+        return {"start": crons[0], "end": crons[1], "timeZone": "Europe/Berlin", "min": 2}
+
+    host.deploy_node("f", ONE, workers={"idleMs": 50}, scaling={"schedules": [around(-3, 3)]})
     wait_for(lambda: up(host, "f") == 2, "two workers without a request")
     assert host.invoke("f").status == 200
     assert gauge(host, "nestlet_workers_desired", "f") == 2
-    never = {"start": "0 0 29 2 *", "end": "1 0 29 2 *", "min": 2}
-    host.deploy_node("g", ONE, workers={"idleMs": 50}, scaling={"schedules": [never]})
+    host.deploy_node("g", ONE, workers={"idleMs": 50}, scaling={"schedules": [around(3, 6)]})
     assert host.invoke("g").status == 200
     wait_for(lambda: up(host, "g") == 0, "it goes to zero")
     assert up(host, "f") == 2
