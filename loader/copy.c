@@ -301,7 +301,7 @@ static int take_file(
 	if (rc == 0)
 		rc = nest_digest_update(copy->digest, &le, sizeof(le), err);
 	if (rc == 0 && copy->draft)
-		rc = nest_draft_begin_file(copy->draft, name, seen->st_size, err);
+		rc = nest_draft_begin_file(copy->draft, name, seen->st_size, executable, err);
 	if (rc == 0)
 		rc = take_bytes(copy, name, fd, size, err);
 	if (rc == 0 && (fstat(fd, &st) < 0 || !same_state(seen, &st)))

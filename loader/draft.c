@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -40,8 +41,9 @@
 
 struct nest_draft {
 	int root_fd;
-	struct nest_draft_file *file;	  /* the one begun, or NULL */
-	struct nest_writers *writers;	  /* NULL: the caller's thread writes all */
+	bool masked;		      /* what is created doesn't get the mode that was asked for */
+	struct nest_draft_file *file; /* the one begun, or NULL */
+	struct nest_writers *writers; /* NULL: the caller's thread writes all */
 	struct nest_writers_piece *piece; /* of the file begun, not handed over yet */
 	int dir_fd; /* of the entry added last: the next one mostly lies beside it */
 	char dir[NEST_NAME_CAP];
@@ -55,19 +57,26 @@ int nest_draft_new(int staging_fd, const char *name, const struct nest_draft_lim
 	struct nest_draft **ret, struct nest_err *err)
 {
 	nest_autodraft struct nest_draft *draft = calloc(1, sizeof(*draft));
+	struct stat st;
 
 	if (!draft)
 		return nest_err_set(err, -ENOMEM, "start a code tree");
 	draft->root_fd = draft->dir_fd = -1;
 	draft->limits = *limits;
 	draft->totals.disk = BLOCK;
-	if (mkdirat(staging_fd, name, 0700) < 0)
+	if (mkdirat(staging_fd, name, 0755) < 0)
 		return nest_err_set(err, -errno, "make staging directory '%s'", name);
 	draft->root_fd = openat(staging_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (draft->root_fd < 0)
 		return nest_err_set(err, -errno, "open staging directory '%s'", name);
-	/* Modes are always set by a second call, because the process's umask may be anything. */
-	if (fchmod(draft->root_fd, 0755) < 0)
+	/*
+	 * The process's umask, or the directory's default ACL, may be anything. What they made of
+	 * this directory they make of all that is created in it, which then takes a second call.
+	 */
+	if (fstat(draft->root_fd, &st) < 0)
+		return nest_err_set(err, -errno, "look at staging directory '%s'", name);
+	draft->masked = (st.st_mode & 07777) != 0755;
+	if (draft->masked && fchmod(draft->root_fd, 0755) < 0)
 		return nest_err_set(err, -errno, "set the mode of staging directory '%s'", name);
 	*ret = nest_take_ptr(draft);
 	return 0;
@@ -157,13 +166,13 @@ static int make_dir(struct nest_draft *draft, int parent_fd, const char *name, s
 {
 	int rc;
 
-	if (mkdirat(parent_fd, name, 0700) < 0)
+	if (mkdirat(parent_fd, name, 0755) < 0)
 		return errno == EEXIST ? 0 : -errno;
 	rc = charge_entry(draft, err);
 	if (rc < 0)
 		return rc;
 	draft->totals.disk += BLOCK;
-	return fchmodat(parent_fd, name, 0755, 0) < 0 ? -errno : 0;
+	return draft->masked && fchmodat(parent_fd, name, 0755, 0) < 0 ? -errno : 0;
 }
 
 /* Opens directory @clean, making what is missing of it. Errors are left to the caller to word. */
@@ -346,18 +355,24 @@ int nest_draft_add_hardlink(
 	return rc;
 }
 
-static int create(
-	struct nest_draft *draft, const char *name, const char *last, struct nest_err *err)
+static int create(struct nest_draft *draft, const char *name, const char *last, bool executable,
+	struct nest_err *err)
 {
+	mode_t mode = executable ? 0755 : 0644;
 	int fd = openat(
-		draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+	int rc;
 
-	return fd < 0 ? fail(err, -errno, "create", name)
-		      : nest_draft_file_new(fd, name, &draft->file, err);
+	if (fd < 0)
+		return fail(err, -errno, "create", name);
+	rc = nest_draft_file_new(fd, name, &draft->file, err);
+	if (rc == 0 && !draft->masked)
+		draft->file->mode = mode;
+	return rc;
 }
 
-int nest_draft_begin_file(
-	struct nest_draft *draft, const char *name, int64_t size, struct nest_err *err)
+int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t size, bool executable,
+	struct nest_err *err)
 {
 	struct nest_err cause = NEST_ERR_INIT;
 	char clean[NEST_NAME_CAP];
@@ -370,7 +385,7 @@ int nest_draft_begin_file(
 	if (rc == 0 && size > 0)
 		rc = charge_file(draft, (uint64_t)size, &cause);
 	if (rc == 0)
-		rc = create(draft, name, last, &cause);
+		rc = create(draft, name, last, executable, &cause);
 	if (rc < 0 && err)
 		*err = cause;
 	return rc;

@@ -50,9 +50,12 @@ int nest_draft_add_symlink(
 int nest_draft_add_hardlink(
 	struct nest_draft *draft, const char *name, const char *target, struct nest_err *err);
 
-/* Begins a regular file, of @size bytes if that is known, or -1. One file at a time. */
-int nest_draft_begin_file(
-	struct nest_draft *draft, const char *name, int64_t size, struct nest_err *err);
+/*
+ * Begins a regular file, of @size bytes if that is known, or -1, and executable as far as that is
+ * known. One file at a time.
+ */
+int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t size, bool executable,
+	struct nest_err *err);
 
 /* Writes @n bytes of it at @offset. */
 int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint64_t offset,

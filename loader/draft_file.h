@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct nest_err;
 
@@ -14,6 +15,7 @@ struct nest_err;
  */
 struct nest_draft_file {
 	int fd;
+	mode_t mode;	  /* that it has; 0: not known */
 	uint64_t written; /* where the last written byte ended; UINT64_MAX: not known */
 	uint64_t size;	  /* what follows is set before it ends */
 	bool executable;

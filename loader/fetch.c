@@ -37,6 +37,8 @@
 #define RANGE_MAX (16u * 1024 * 1024)
 #define ROUND_TRIPS 10.0       /* a range's length in round trips */
 #define RANGE_LEAST_US 40000.0 /* and in time, at least */
+#define NEAR_US 2000.0	       /* a round trip to a server next door */
+#define NEAR_WORTH_US 50000.0
 #define REDIRECTS_MAX 5
 #define BACKOFF_MAX_MS 10000u
 #define PROGRESS_BYTES (64u * 1024) /* an attempt that brought so much was none in vain */
@@ -122,20 +124,44 @@ void nest_fetch_expire(struct nest_fetch *fetch, uint64_t now_us)
 
 /* ---- starting ---- */
 
+/*
+ * How many connections may work at once. A single one to a server next door may be as fast as the
+ * machine, and more would only get into each other's way: there is one more for each NEAR_WORTH_US
+ * that one would take for what isn't asked for yet. To wait for that measure costs little there.
+ */
+static uint32_t worth_connections(const struct nest_fetch *fetch)
+{
+	uint32_t max = fetch->fetcher->config.connections;
+	double left = (double)(fetch->first.total - fetch->frontier);
+	double each = fetch->bytes_per_us * NEAR_WORTH_US;
+
+	if (fetch->round_trip_us >= NEAR_US)
+		return max;
+	if (each <= 0)
+		return 1;
+	return left >= each * max ? max : (uint32_t)(left / each) + 1;
+}
+
 static uint64_t range_length(const struct nest_fetch *fetch)
 {
 	uint64_t left = fetch->first.total - fetch->frontier;
-	uint64_t share = left / fetch->fetcher->config.connections;
+	uint64_t share = left / worth_connections(fetch);
 	double us = fetch->round_trip_us * ROUND_TRIPS;
 	double wanted = fetch->bytes_per_us * (us > RANGE_LEAST_US ? us : RANGE_LEAST_US);
 	uint64_t n = wanted > RANGE_MAX ? RANGE_MAX : (uint64_t)wanted;
+	/* To ask takes a round trip: what would come in less isn't worth it. */
+	uint64_t least = (uint64_t)(fetch->bytes_per_us * fetch->round_trip_us);
 
 	if (fetch->bytes_per_us <= 0)
-		n = FIRST_BYTES;
+		n = share / 2 > FIRST_BYTES ? share / 2 : FIRST_BYTES;
 	if (n > share)
 		n = share;
+	if (n < least)
+		n = least;
 	if (n < RANGE_MIN)
 		n = RANGE_MIN;
+	if (n > RANGE_MAX)
+		n = RANGE_MAX;
 	return n < left ? n : left;
 }
 
@@ -156,7 +182,8 @@ static bool give_range(struct nest_fetch *fetch, struct nest_fetch_part *part, u
 			fetch->fetcher->config.connections > 1 ? FIRST_BYTES : NEST_FETCH_UNKNOWN;
 		return true;
 	}
-	if (!fetch->ranges || fetch->frontier >= fetch->first.total)
+	if (!fetch->ranges || fetch->frontier >= fetch->first.total ||
+		count_running(fetch) >= worth_connections(fetch))
 		return false;
 	part->at = fetch->frontier;
 	part->end = part->at + range_length(fetch);
@@ -294,6 +321,13 @@ static int redirect(struct nest_fetch_part *part, const char *url, struct nest_e
 	return 0;
 }
 
+void nest_fetch_flush(struct nest_fetch *fetch)
+{
+	for (uint32_t i = 0; i < fetch->fetcher->config.connections; i++)
+		if (nest_fetch_part_flush(&fetch->parts[i]) < 0)
+			nest_fetch_fail(fetch, &fetch->parts[i].err);
+}
+
 void nest_fetch_finish_part(struct nest_fetch_part *part, CURLcode code)
 {
 	struct nest_fetch *fetch = part->fetch;
@@ -341,6 +375,8 @@ static void free_fetch(struct nest_fetch *fetch)
 {
 	pthread_cond_destroy(&fetch->shared.moved);
 	pthread_mutex_destroy(&fetch->shared.lock);
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(fetch->parts); i++)
+		free(fetch->parts[i].held);
 	free(fetch->url);
 	free(fetch);
 }

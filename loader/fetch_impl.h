@@ -49,10 +49,13 @@ enum nest_fetch_part_state {
 struct nest_fetch_part {
 	struct nest_fetch *fetch;
 	enum nest_fetch_part_state state;
-	uint64_t at;
-	uint64_t end;	   /* NEST_FETCH_UNKNOWN: the artifact's, whatever it is */
-	uint64_t began_at; /* where this attempt began */
-	uint64_t skip;	   /* bytes of the answer that are there already */
+	uint64_t at;  /* all before it is in the file; what is held comes next */
+	uint64_t end; /* NEST_FETCH_UNKNOWN: the artifact's, whatever it is */
+	char *held;   /* bytes that arrived and aren't in the file yet */
+	size_t n_held;
+	uint64_t began_at;   /* where this attempt began */
+	uint64_t skip;	     /* bytes of the answer that are there already */
+	uint64_t started_us; /* when it did */
 	uint64_t retry_at_us;
 	uint32_t attempts; /* in a row without progress */
 	CURL *easy;
@@ -122,7 +125,10 @@ uint64_t nest_fetch_due_us(const struct nest_fetch *fetch);
 /* Calls the events that are due: it may be closed by then. Whether there were any. */
 bool nest_fetch_deliver(struct nest_fetch *fetch);
 
-/* A transfer of @part has ended. Not from within a callback of libcurl's. */
+/* Writes what the parts hold to the file. Not from within a callback of libcurl's. */
+void nest_fetch_flush(struct nest_fetch *fetch);
+
+/* A transfer of @part, which holds nothing, has ended. Not from within a callback of libcurl's. */
 void nest_fetch_finish_part(struct nest_fetch_part *part, CURLcode code);
 
 /* For the parts: bytes came, or the length is known: tells the readers. */
@@ -134,7 +140,10 @@ void nest_fetch_fail(struct nest_fetch *fetch, const struct nest_err *err);
 /* loader/fetch_part.c: asks the server for what @part misses. -errno: @part->err says why. */
 int nest_fetch_part_start(struct nest_fetch_part *part);
 
-/* Takes the transfer off, finished or not. */
+/* Writes what @part holds to the file. -errno: @part->err says why. */
+int nest_fetch_part_flush(struct nest_fetch_part *part);
+
+/* Takes the transfer off, finished or not, and forgets what is held. */
 void nest_fetch_part_stop(struct nest_fetch_part *part);
 
 /*

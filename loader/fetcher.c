@@ -62,9 +62,12 @@ static void collect(struct nest_fetcher *fetcher)
 
 static void drive(struct nest_fetcher *fetcher, curl_socket_t socket, int events)
 {
+	struct nest_fetch *fetch;
 	int running;
 
 	curl_multi_socket_action(fetcher->multi, socket, events, &running);
+	DL_FOREACH(fetcher->fetches, fetch)
+		nest_fetch_flush(fetch);
 	collect(fetcher);
 	pump(fetcher);
 }

@@ -272,6 +272,7 @@ static int start_local(struct nest_load *load, const char *path, struct nest_err
 	load->path = strdup(path);
 	if (!load->path)
 		return nest_err_set(err, -ENOMEM, "start a load");
+	load->placed = load->verified;
 	nest_loader_queue_digest(load);
 	return 0;
 }

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -284,10 +286,25 @@ static int make_draft(struct nest_load *load, const char *name)
 	return rc;
 }
 
+/*
+ * Lets this thread have a umask of its own, which is the process's otherwise: files that are created
+ * with their modes save a call each. Where a container's filter forbids it they cost that call.
+ */
+static bool own_umask(void)
+{
+	static _Thread_local bool own;
+
+	if (!own)
+		own = unshare(CLONE_FS) == 0;
+	return own;
+}
+
 void nest_load_make(struct nest_load *load)
 {
 	int staging_fd = nest_cache_staging_fd(load->cache);
 	uint64_t since = nest_clock_mono_us();
+	bool own = own_umask();
+	mode_t mask = own ? umask(022) : 0;
 	char name[NEST_CACHE_NAME_CAP];
 
 	/* The space that the loop thread evicted for this attempt. */
@@ -314,4 +331,6 @@ void nest_load_make(struct nest_load *load)
 		(void)unlinkat(staging_fd, load->archive, 0);
 		load->archive[0] = '\0';
 	}
+	if (own)
+		umask(mask);
 }

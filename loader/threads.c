@@ -110,6 +110,8 @@ int nest_threads_start(
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(ret, NULL, run, arg);
+	if (rc == 0)
+		(void)pthread_setname_np(*ret, name);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc != 0)
 		return nest_err_set(err, -rc, "start a thread to %s", name);

@@ -253,7 +253,8 @@ static int add_file(struct unpack *unpack, struct archive_entry *entry, const ch
 	int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : -1;
 	int64_t mtime_s = archive_entry_mtime_is_set(entry) ? archive_entry_mtime(entry) : 0;
 	uint64_t end = 0;
-	int rc = nest_draft_begin_file(unpack->draft, name, size, unpack->err);
+	int rc = nest_draft_begin_file(
+		unpack->draft, name, size, (archive_entry_perm(entry) & 0111) != 0, unpack->err);
 
 	if (rc == 0)
 		rc = copy_blocks(unpack, &end);
