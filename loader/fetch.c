@@ -34,6 +34,7 @@
 
 #define FIRST_BYTES (1024u * 1024)
 #define RANGE_MIN (256u * 1024)
+#define LEAST_MAX (2u * 1024 * 1024)
 #define RANGE_MAX (16u * 1024 * 1024)
 #define ROUND_TRIPS 10.0       /* a range's length in round trips */
 #define RANGE_LEAST_US 40000.0 /* and in time, at least */
@@ -149,15 +150,20 @@ static uint64_t range_length(const struct nest_fetch *fetch)
 	double us = fetch->round_trip_us * ROUND_TRIPS;
 	double wanted = fetch->bytes_per_us * (us > RANGE_LEAST_US ? us : RANGE_LEAST_US);
 	uint64_t n = wanted > RANGE_MAX ? RANGE_MAX : (uint64_t)wanted;
-	/* To ask takes a round trip: what would come in less isn't worth it. */
-	uint64_t least = (uint64_t)(fetch->bytes_per_us * fetch->round_trip_us);
+	/*
+	 * To ask takes a round trip: what would come in less isn't worth it. Bounded, because what
+	 * was measured may have been a burst, and the other connections would have nothing to do.
+	 */
+	double least = fetch->bytes_per_us * fetch->round_trip_us;
 
 	if (fetch->bytes_per_us <= 0)
 		n = share / 2 > FIRST_BYTES ? share / 2 : FIRST_BYTES;
 	if (n > share)
 		n = share;
-	if (n < least)
-		n = least;
+	if (least > LEAST_MAX)
+		least = LEAST_MAX;
+	if ((double)n < least)
+		n = (uint64_t)least;
 	if (n < RANGE_MIN)
 		n = RANGE_MIN;
 	if (n > RANGE_MAX)

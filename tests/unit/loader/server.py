@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """A web server that misbehaves on command: GET /MODE/NAME sends the file NAME of the directory it
-was given, in the way that MODE says. It prints its port, and ends when its standard input does.
+was given, in the way that MODE says, and GET /count/MODE/NAME how often that was asked for,
+/most/MODE/NAME how many such requests it had at once. It is a proxy as well: a request for
+http://elsewhere.invalid/MODE/NAME is one for /MODE/NAME. It prints its port, and ends when its standard
+input does.
 
     server.py DIRECTORY"""
 
@@ -15,7 +18,11 @@ import time
 from http.server import BaseHTTPRequestHandler
 
 DIRECTORY = sys.argv[1]
+LATENCY_S = 0.003  # a server next door is asked over one connection
+MODIFIED = "Wed, 01 Jan 2020 00:00:00 GMT"
 counts = collections.Counter()
+running = collections.Counter()
+most = collections.Counter()
 lock = threading.Lock()
 
 
@@ -32,21 +39,34 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def do_GET(self):
-        _, mode, name = self.path.split("?")[0].split("/", 2)
-        with lock:
-            counts[self.path] += 1
-            self.count = counts[self.path]
-        method = getattr(self, "mode_" + mode.replace("-", "_"), None)
-        if mode == "count":
-            self.tell(name)
-        elif method:
-            method(self.read(name))
-        else:
-            self.plain(404)
+    def do_CONNECT(self):
+        self.plain(403)
 
-    def tell(self, path):
-        body = str(counts["/" + path]).encode()
+    def do_GET(self):
+        path = self.path.split("?")[0]
+        self.proxied = path.startswith("http://elsewhere.invalid/")
+        path = path.removeprefix("http://elsewhere.invalid")
+        _, mode, name = path.split("/", 2)
+        with lock:
+            counts[path] += 1
+            running[path] += 1
+            most[path] = max(most[path], running[path])
+            self.count = counts[path]
+        time.sleep(LATENCY_S)
+        method = getattr(self, "mode_" + mode.replace("-", "_"), None)
+        try:
+            if mode in ("count", "most"):
+                self.tell((counts if mode == "count" else most)["/" + name])
+            elif method:
+                method(self.read(name))
+            else:
+                self.plain(404)
+        finally:
+            with lock:
+                running[path] -= 1
+
+    def tell(self, number):
+        body = str(number).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -64,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         last = min(int(match[2]) if match[2] else len(body) - 1, len(body) - 1)
         return first, last
 
-    def ranged(self, body, etag='"one"', total=None, stop=None, length=None):
+    def ranged(self, body, etag='"one"', total=None, stop=None, length=None, modified=None):
         """A 206, or a 200 without a range; sends only @stop bytes and then hangs up."""
         asked = self.range_of(body)
         first, last = asked or (0, len(body) - 1)
@@ -75,6 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length or len(part)))
         if etag:
             self.send_header("ETag", etag)
+        if modified:
+            self.send_header("Last-Modified", modified)
         self.end_headers()
         self.wfile.write(part if stop is None else part[:stop])
         if stop is not None:
@@ -112,6 +134,35 @@ class Handler(BaseHTTPRequestHandler):
     def mode_drops(self, body):
         """Every other answer ends early."""
         self.ranged(body, stop=200000 if self.count % 2 else None)
+
+    def resumed(self, body, wanted, **validators):
+        """The first answer ends early; a later request must hold @wanted in its If-Range."""
+        if self.count > 1 and self.headers.get("If-Range") != wanted:
+            self.plain(400)
+            return
+        self.ranged(body, stop=200000 if self.count == 1 else None, **validators)
+
+    def mode_strong(self, body):
+        self.resumed(body, '"one"', modified=MODIFIED)
+
+    def mode_weak(self, body):
+        self.resumed(body, MODIFIED, etag='W/"one"', modified=MODIFIED)
+
+    def mode_weak_alone(self, body):
+        self.resumed(body, None, etag='W/"one"')
+
+    def mode_modified(self, body):
+        self.resumed(body, MODIFIED, etag=None, modified=MODIFIED)
+
+    def mode_touched(self, body):
+        self.ranged(body, etag=None, modified=MODIFIED if self.count == 1 else
+                    MODIFIED.replace("2020", "2021"))
+
+    def mode_weakly_changed(self, body):
+        self.ranged(body, etag='W/"%d"' % min(self.count, 2), modified=MODIFIED)
+
+    def mode_proxied(self, body):
+        self.ranged(body) if self.proxied else self.plain(404)
 
     def mode_drops_whole(self, body):
         self.whole(body, stop=3000000 if self.count == 1 else None)

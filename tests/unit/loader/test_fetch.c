@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -136,12 +137,14 @@ static void close_loader(void)
 	ck_assert_uint_eq(kit_count(kit_path("cache/staging")), 0);
 }
 
+static const char *const proxies[] = { "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy",
+	"ALL_PROXY", "no_proxy", "NO_PROXY" };
+
 static void enter(void)
 {
 	signal(SIGPIPE, SIG_IGN);
-	unsetenv("http_proxy");
-	unsetenv("https_proxy");
-	unsetenv("HTTPS_PROXY");
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(proxies); i++)
+		unsetenv(proxies[i]);
 	kit_enter();
 	config = (struct nest_loader_config){
 		.max_bytes = 256u << 20,
@@ -281,6 +284,10 @@ LOADS(a_server_without_ranges_is_loaded_in_one_stream, "whole")
 LOADS(a_chunked_answer_without_length_is_loaded, "bare")
 LOADS(a_dropped_range_is_resumed, "drops")
 LOADS(a_dropped_stream_without_ranges_begins_again, "drops-whole")
+LOADS(a_strong_etag_is_what_a_resume_depends_on, "strong")
+LOADS(a_weak_etag_gives_way_to_the_time_of_change, "weak")
+LOADS(a_weak_etag_alone_is_no_condition, "weak-alone")
+LOADS(a_time_of_change_is_what_a_resume_depends_on, "modified")
 LOADS(a_busy_server_is_asked_again, "busy")
 LOADS(a_redirect_is_followed, "moved")
 FAILS(a_server_that_always_drops_is_given_up, "drops-always", -ECONNRESET,
@@ -288,6 +295,10 @@ FAILS(a_server_that_always_drops_is_given_up, "drops-always", -ECONNRESET,
 FAILS(a_server_that_dies_is_given_up, "dies", -ECONNREFUSED, "gave up after 5 attempts")
 FAILS(a_changed_etag_is_noticed, "changes", -ESTALE,
 	"changed on the server while it was downloaded (ETag")
+FAILS(a_changed_weak_etag_is_noticed, "weakly-changed", -ESTALE,
+	"changed on the server while it was downloaded (ETag")
+FAILS(a_changed_time_is_noticed, "touched", -ESTALE,
+	"changed on the server while it was downloaded (Last-Modified")
 FAILS(a_changed_length_is_noticed, "grows", -ESTALE,
 	"changed on the server while it was downloaded")
 FAILS(a_server_that_stops_to_send_ranges_is_noticed, "ignores", -EPROTO, "with the whole file")
@@ -309,13 +320,75 @@ FAILS(missing_credentials_are_named, "secret", -EACCES, "loader.credentialsFile"
 FAILS(a_redirect_that_loops_is_ended, "loops", -EPROTO, "6th redirect")
 FAILS(a_redirect_to_a_file_is_refused, "to-file", -EPROTO, "only http and https are followed")
 
+/* Asks the server how often, or how often at once, it was asked for a file. */
+static unsigned ask(const char *what, const char *mode)
+{
+	char command[256];
+	char line[32] = "";
+	FILE *curl;
+
+	snprintf(command, sizeof(command),
+		"curl -fsS --noproxy '*' http://127.0.0.1:%u/%s/%s/a.tar", port, what, mode);
+	curl = popen(command, "r");
+	ck_assert_ptr_nonnull(curl);
+	ck_assert_ptr_nonnull(fgets(line, sizeof(line), curl));
+	ck_assert_int_eq(pclose(curl), 0);
+	return (unsigned)atoi(line);
+}
+
 START_TEST(parts_come_over_several_connections_and_are_counted)
 {
 	serve();
-	loads(url("good"));
+	loads(url("slow"));
 	ck_assert_uint_ge(stats().fetched_bytes_total, FILE_BYTES);
 	ck_assert_uint_gt(stats().fetch_us_total, 0);
 	ck_assert_uint_eq(stats().made_bytes_total, FILE_BYTES);
+	ck_assert_uint_ge(ask("most", "slow"), 2);
+	ck_assert_uint_le(ask("most", "slow"), config.fetch.connections);
+	close_loader();
+}
+END_TEST
+
+static void set_proxy(const char *name)
+{
+	char value[64];
+
+	snprintf(value, sizeof(value), "http://127.0.0.1:%u", port);
+	ck_assert_int_eq(setenv(name, value, 1), 0);
+}
+
+START_TEST(a_proxy_is_asked_for_what_lies_behind_it)
+{
+	serve();
+	set_proxy("http_proxy");
+	loads("http://elsewhere.invalid/proxied/a.tar");
+	close_loader();
+	unsetenv("http_proxy");
+	nest_file_remove_tree(AT_FDCWD, kit_path("cache"), NULL);
+	set_proxy("all_proxy");
+	loads("http://elsewhere.invalid/proxied/a.tar");
+	close_loader();
+}
+END_TEST
+
+START_TEST(a_proxy_that_refuses_is_named)
+{
+	serve();
+	set_proxy("https_proxy");
+	config.fetch.retries = 0;
+	fails("https://elsewhere.invalid/good/a.tar", -ECONNRESET, "403");
+}
+END_TEST
+
+START_TEST(what_needs_no_proxy_goes_past_it)
+{
+	serve();
+	ck_assert_int_eq(setenv("http_proxy", "http://127.0.0.1:1", 1), 0);
+	config.fetch.retries = 0;
+	fails(url("good"), -ECONNREFUSED, "127.0.0.1");
+	nest_file_remove_tree(AT_FDCWD, kit_path("cache"), NULL);
+	ck_assert_int_eq(setenv("no_proxy", "127.0.0.1", 1), 0);
+	loads(url("good"));
 	close_loader();
 }
 END_TEST
@@ -680,7 +753,12 @@ NEST_SUITE_WITH("loader/fetch", enter, leave, a_server_with_ranges_is_loaded_in_
 	a_wait_beyond_the_limit_is_not_waited, a_missing_file_is_named,
 	missing_credentials_are_named, a_redirect_that_loops_is_ended,
 	a_redirect_to_a_file_is_refused, parts_come_over_several_connections_and_are_counted,
-	retry_after_is_honoured, one_artifact_is_fetched_once_however_many_ask,
+	a_strong_etag_is_what_a_resume_depends_on, a_weak_etag_gives_way_to_the_time_of_change,
+	a_weak_etag_alone_is_no_condition, a_time_of_change_is_what_a_resume_depends_on,
+	a_changed_weak_etag_is_noticed, a_changed_time_is_noticed,
+	a_proxy_is_asked_for_what_lies_behind_it, a_proxy_that_refuses_is_named,
+	what_needs_no_proxy_goes_past_it, retry_after_is_honoured,
+	one_artifact_is_fetched_once_however_many_ask,
 	remote_code_without_a_digest_needs_the_switch, credentials_are_sent,
 	a_format_that_does_not_hold_is_named, closing_abandons_downloads,
 	a_full_disk_is_a_clear_error, local_files_and_directories_are_loaded, later_layers_win,

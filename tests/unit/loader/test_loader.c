@@ -16,7 +16,9 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "loader/beneath.h"
+#include "loader/cache.h"
 #include "loader/copy.h"
+#include "loader/draft.h"
 #include "tests/unit/loader/kit.h"
 #include "tests/unit/suite.h"
 
@@ -421,6 +423,35 @@ START_TEST(leftovers_are_removed_at_open)
 }
 END_TEST
 
+/* What a power cut between the two steps of publishing leaves: the tree is there, but not settled. */
+START_TEST(a_tree_that_was_placed_but_not_settled_is_gone_after_a_crash)
+{
+	static const char *const hexes[] = {
+		"abababababababababababababababababababababababababababababababab",
+		"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+	};
+	const struct nest_draft_totals totals = { .bytes = 1, .entries = 1, .disk = 8192 };
+	struct nest_cache *cache;
+
+	kit_mkdir(kit_path("cache"));
+	kit_ok(nest_cache_open(kit_path("cache"), 1u << 30, &cache, NULL), NULL);
+	for (size_t i = 0; i < 2; i++) {
+		kit_mkdir(kit_path("cache/staging/draft"));
+		kit_write(kit_path("cache/staging/draft/f"), "x", 1, 0644);
+		kit_ok(nest_cache_place(cache, "draft", hexes[i], NULL), NULL);
+		ck_assert_int_eq(access(kit_path("cache/trees/%s/f", hexes[i]), F_OK), 0);
+	}
+	kit_ok(nest_cache_settle(cache, hexes[1], &totals, NULL), NULL);
+	nest_cache_unref(cache);
+	kit_ok(nest_cache_open(kit_path("cache"), 1u << 30, &cache, NULL), NULL);
+	ck_assert_ptr_null(nest_cache_find(cache, hexes[0]));
+	ck_assert_ptr_nonnull(nest_cache_find(cache, hexes[1]));
+	ck_assert_uint_eq(kit_count(kit_path("cache/trees")), 2);
+	ck_assert_uint_eq(kit_count(kit_path("cache/staging")), 0);
+	nest_cache_unref(cache);
+}
+END_TEST
+
 START_TEST(a_cache_is_opened_once_and_must_be_ours_alone)
 {
 	struct nest_loader_config config = { .dir = kit_path("cache"), .max_bytes = 1 };
@@ -651,6 +682,7 @@ NEST_SUITE_WITH("loader/loader", kit_enter, kit_leave, an_upload_becomes_a_tree,
 	eviction_takes_the_least_recently_used_and_never_what_is_in_use,
 	what_is_over_the_limit_goes_when_it_is_no_longer_used,
 	trees_survive_a_restart_in_their_order, leftovers_are_removed_at_open,
+	a_tree_that_was_placed_but_not_settled_is_gone_after_a_crash,
 	a_cache_is_opened_once_and_must_be_ours_alone, closing_cancels_what_is_under_way,
 	a_tree_may_outlive_its_loader, a_full_disk_evicts_what_is_unused_and_then_is_an_error,
 	a_killed_host_leaves_a_whole_cache, another_user_can_read_a_tree_that_is_handed_to_it)
