@@ -327,10 +327,6 @@ void nest_load_make(struct nest_load *load)
 	/* What can't be removed here goes at the next open. */
 	if (load->rc < 0)
 		(void)nest_file_remove_tree(staging_fd, name, NULL);
-	if (load->archive[0] && (load->rc != -ENOSPC || load->retried)) {
-		(void)unlinkat(staging_fd, load->archive, 0);
-		load->archive[0] = '\0';
-	}
 	if (own)
 		umask(mask);
 }

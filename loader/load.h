@@ -78,9 +78,9 @@ void nest_load_free(struct nest_load *load);
 void nest_load_take_digest(struct nest_load *load);
 
 /*
- * Makes and publishes the tree whose digest is in hex, and removes its archive unless the disk is
- * full and this was the first attempt; sets rc and err, or totals. Blocks on the disk and the
- * network. Any thread.
+ * Makes and publishes the tree whose digest is in hex; sets rc and err, or totals. Its archive is left
+ * to be discarded: to free a large file's pages takes long, and who waits for the tree needn't wait for
+ * that. Blocks on the disk and the network. Any thread.
  */
 void nest_load_make(struct nest_load *load);
 
