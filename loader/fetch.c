@@ -381,8 +381,6 @@ static void free_fetch(struct nest_fetch *fetch)
 {
 	pthread_cond_destroy(&fetch->shared.moved);
 	pthread_mutex_destroy(&fetch->shared.lock);
-	for (size_t i = 0; i < NEST_ARRAY_SIZE(fetch->parts); i++)
-		free(fetch->parts[i].held);
 	free(fetch->url);
 	free(fetch);
 }

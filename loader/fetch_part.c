@@ -334,8 +334,7 @@ int nest_fetch_part_start(struct nest_fetch_part *part)
 {
 	int rc;
 
-	if (!part->held)
-		part->held = malloc(HELD_BYTES);
+	part->held = malloc(HELD_BYTES);
 	part->easy = part->held ? curl_easy_init() : NULL;
 	part->err = (struct nest_err)NEST_ERR_INIT;
 	part->curl_text[0] = '\0';
@@ -361,8 +360,10 @@ void nest_fetch_part_stop(struct nest_fetch_part *part)
 		curl_easy_cleanup(part->easy);
 	}
 	curl_slist_free_all(part->headers);
+	free(part->held);
 	part->easy = NULL;
 	part->headers = NULL;
+	part->held = NULL;
 	part->n_held = 0;
 	part->state = NEST_FETCH_PART_IDLE;
 }
