@@ -133,6 +133,16 @@ static void render_workers(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_workers_frozen", &set->targets[i], "", "",
 			set->targets[i].paused);
+	family(out, "nestlet_workers_memory_bytes", "gauge",
+		"Memory of the workers as measured within seconds: private, what their end would "
+		"give back; shared, mapped from files; standby, the private of clones on standby.");
+	for (size_t i = 0; i < set->n; i++) {
+		const struct nest_target_stats *t = &set->targets[i];
+
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "private", t->private_bytes);
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "shared", t->shared_bytes);
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "standby", t->standby_bytes);
+	}
 	family(out, "nestlet_worker_restarts_total", "counter",
 		"Workers lost, by function, version and cause.");
 	for (size_t i = 0; i < set->n; i++) {

@@ -639,26 +639,27 @@ void nest_dispatch_abort(struct nest_dispatch *dispatch, const char *message)
 		fail_waiting(dispatch, dispatch->queue, &why);
 }
 
-static bool count_state(void *arg, struct nest_worker *worker)
+static bool count_worker(void *arg, struct nest_worker *worker)
 {
 	struct nest_target_stats *stats = arg;
+	struct nest_worker_stats one;
 
-	stats->workers[nest_worker_state(worker)]++;
+	nest_worker_stats(worker, &one);
+	stats->workers[one.state]++;
+	stats->in_flight += one.in_flight;
+	stats->paused += nest_worker_is_paused(worker);
+	stats->private_bytes += one.private_bytes;
+	stats->shared_bytes += one.shared_bytes;
+	if (one.state == NEST_WORKER_STANDBY)
+		stats->standby_bytes += one.private_bytes;
 	return true;
 }
 
 void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_target_stats *ret)
 {
-	struct nest_worker_link *link;
-
 	ret->queued = dispatch->queued;
 	ret->desired = nest_dispatch_keep(dispatch);
-	DL_FOREACH(dispatch->workers, link) {
-		ret->workers[nest_worker_state(link->worker)]++;
-		ret->in_flight += nest_worker_open(link->worker);
-		ret->paused += nest_worker_is_paused(link->worker);
-	}
-	nest_reserve_each(dispatch->reserve, count_state, ret);
+	nest_dispatch_each_worker(dispatch, count_worker, ret);
 }
 
 bool nest_dispatch_each_worker(const struct nest_dispatch *dispatch,

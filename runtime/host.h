@@ -263,7 +263,10 @@ struct nest_target_stats {
 	const struct nest_function_spec *spec;
 	bool live;
 	uint32_t workers[NEST_WORKER_STATES];
-	uint32_t paused; /* of the idle ones */
+	uint32_t paused;	/* of the idle ones */
+	uint64_t private_bytes; /* of all of them, as last measured */
+	uint64_t shared_bytes;	/* the same; what two workers share counts for each */
+	uint64_t standby_bytes; /* private, of those that stand by */
 	uint32_t in_flight;
 	uint32_t queued;
 	uint32_t desired;			     /* workers that are kept while they are idle */

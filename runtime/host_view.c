@@ -20,12 +20,24 @@
  */
 #define MEASURE_EVERY_US 5000000u
 
+static void nobody_waits(void *arg)
+{
+	(void)arg;
+}
+
+static void note_look(struct nest_host *host)
+{
+	if (nest_clock_mono_us() - host->measured_us > MEASURE_EVERY_US)
+		nest_host_refresh(host, nobody_waits, NULL);
+}
+
 void nest_host_each_target(struct nest_host *host,
 	bool (*cb)(void *arg, struct nest_target *target, const struct nest_target_stats *stats),
 	void *arg)
 {
 	struct nest_lineage *lineage, *next;
 
+	note_look(host);
 	HASH_ITER(hh, host->lineages, lineage, next) {
 		struct nest_lineage_version *version;
 
@@ -73,18 +85,12 @@ static bool show_worker(void *arg, struct nest_worker *worker)
 	return show->cb(show->arg, &stats);
 }
 
-static void nobody_waits(void *arg)
-{
-	(void)arg;
-}
-
 void nest_host_each_worker(struct nest_host *host,
 	bool (*cb)(void *arg, const struct nest_worker_stats *stats), void *arg)
 {
 	struct show show = { .cb = cb, .arg = arg };
 
-	if (nest_clock_mono_us() - host->measured_us > MEASURE_EVERY_US)
-		nest_host_refresh(host, nobody_waits, NULL);
+	note_look(host);
 	each_worker(host, show_worker, &show);
 }
 

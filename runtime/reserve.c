@@ -11,6 +11,7 @@
 #include "runtime/dispatch.h"
 #include "runtime/frozen.h"
 #include "runtime/function.h"
+#include "runtime/room.h"
 #include "runtime/services.h"
 #include "runtime/standby.h"
 #include "runtime/worker.h"
@@ -157,12 +158,14 @@ int nest_reserve_add(struct nest_reserve *reserve)
 
 	if (!key)
 		return -ENOENT;
+	if (!nest_room_has(reserve->dispatch))
+		return -EAGAIN;
 	r = nest_worker_start_standby(
 		reserve->services, reserve->plan, key, &worker_events, reserve, &worker, &err);
-	if (r < 0) {
+	if (r < 0 && r != -EAGAIN)
 		reserve->paused_until_us = nest_clock_mono_us() + PAUSE_MIN_US;
+	if (r < 0)
 		return r;
-	}
 	DL_APPEND(reserve->workers, nest_worker_link(worker));
 	reserve->count++;
 	nest_dispatch_hold(reserve->dispatch);

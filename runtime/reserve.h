@@ -65,7 +65,7 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 /* Measures those that stand and never were; their reserve is looked at again then. */
 void nest_reserve_measure(struct nest_reserve *reserve);
 
-/* Has one more restored. -EAGAIN: there is no cell for it; -ENOENT: no snapshot. */
+/* Has one more restored. -EAGAIN: there is no cell or memory for it; -ENOENT: no snapshot. */
 int nest_reserve_add(struct nest_reserve *reserve);
 
 /* Ends one; @for_cell: since somebody waits for its cell. False: there is none. */

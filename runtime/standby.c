@@ -130,6 +130,7 @@ static void shrink(struct nest_standby *standby, struct survey *survey)
 static void refill(struct nest_standby *standby, const struct survey *survey)
 {
 	const struct nest_services *services = standby->services;
+	int r;
 
 	if (!fits(standby, survey) || !has_cell(standby)) {
 		/* who was used before it gives way; its end is the next look */
@@ -142,7 +143,9 @@ static void refill(struct nest_standby *standby, const struct survey *survey)
 		look_at(standby, nest_clock_mono_us() + NO_CELL_US);
 		return;
 	}
-	if (nest_reserve_add(survey->first) < 0)
+	r = nest_reserve_add(survey->first);
+	/* what makes room is a reason to look, too */
+	if (r < 0 && r != -EAGAIN)
 		nest_standby_look(standby->services);
 }
 

@@ -28,7 +28,7 @@
 #define EXIT_OVERDUE_MS 1000
 #define DEADLINES 4 /* that a worker may have set at a time */
 
-static void charge(struct nest_worker *worker, uint64_t bytes)
+void nest_worker_charge(struct nest_worker *worker, uint64_t bytes)
 {
 	worker->services->memory_bytes += bytes - worker->charged_bytes;
 	worker->plan->tally->memory_bytes += bytes - worker->charged_bytes;
@@ -361,7 +361,7 @@ static void on_exited(struct nest_cell *cell, const struct nest_cell_exit *how, 
 			end_start(worker, &cause);
 	}
 	set_dying(worker);
-	charge(worker, 0);
+	nest_worker_charge(worker, 0);
 	worker->services->workers--;
 	if (worker->measured)
 		nest_take_ptr(worker->measured)(worker->measured_arg);
@@ -555,6 +555,7 @@ static int bring_up(struct nest_worker *worker, const char *standby_key, struct 
 	describe_cell(plan, &cell);
 	cell.hostname = hostname;
 	worker->standby = standby_key != NULL;
+	cell.standby = worker->standby;
 	r = standby_key ? nest_worker_restore(worker, &cell, &cell_events, standby_key, err)
 			: climb(worker, &cell, err);
 	if (r < 0)
@@ -593,7 +594,7 @@ static int start(struct nest_services *services, const struct nest_worker_plan *
 		return r;
 	}
 	worker->open_handles--;
-	charge(worker, nest_room_estimate(plan));
+	nest_worker_charge(worker, nest_room_estimate(plan));
 	worker->id = ++services->last_worker_id;
 	services->workers++;
 	worker->stage_deadline.cb = on_init_overdue;
@@ -665,142 +666,4 @@ void nest_worker_leave_when_idle(struct nest_worker *worker)
 	worker->leave_when_idle = true;
 	if (worker->streams.open == 0)
 		nest_worker_leave(worker);
-}
-
-/* ---- what others want to know ---- */
-
-bool nest_worker_is_spent(const struct nest_worker *worker)
-{
-	return worker->plan->spec->reuse_never && worker->requests_total > 0;
-}
-
-uint32_t nest_worker_free_slots(const struct nest_worker *worker)
-{
-	if (worker->stage != NEST_WORKER_STAGE_READY || nest_worker_is_spent(worker))
-		return 0;
-	return worker->streams.most - worker->streams.open;
-}
-
-uint32_t nest_worker_open(const struct nest_worker *worker)
-{
-	return worker->streams.open;
-}
-
-bool nest_worker_is_paused(const struct nest_worker *worker)
-{
-	return worker->paused;
-}
-
-uint64_t nest_worker_ready_us(const struct nest_worker *worker)
-{
-	return worker->ready_us;
-}
-
-uint64_t nest_worker_idle_since_us(const struct nest_worker *worker)
-{
-	return worker->idle_since_us;
-}
-
-struct nest_worker_link *nest_worker_link(struct nest_worker *worker)
-{
-	return &worker->link;
-}
-
-bool nest_worker_is_standing(const struct nest_worker *worker)
-{
-	return worker->stage == NEST_WORKER_STAGE_STANDBY;
-}
-
-const char *nest_worker_rung_name(enum nest_rung rung)
-{
-	static const char *const names[NEST_RUNGS] = {
-		[NEST_RUNG_STANDBY] = "standby",
-		[NEST_RUNG_SNAPSHOT] = "snapshot",
-		[NEST_RUNG_PLAIN] = "plain",
-	};
-
-	return names[rung];
-}
-
-const char *nest_worker_state_name(enum nest_worker_state state)
-{
-	static const char *const names[NEST_WORKER_STATES] = {
-		[NEST_WORKER_STARTING] = "starting",
-		[NEST_WORKER_IDLE] = "idle",
-		[NEST_WORKER_BUSY] = "busy",
-		[NEST_WORKER_DRAINING] = "draining",
-		[NEST_WORKER_STANDBY] = "standby",
-	};
-
-	return names[state];
-}
-
-enum nest_worker_state nest_worker_state(const struct nest_worker *worker)
-{
-	switch (worker->stage) {
-	case NEST_WORKER_STAGE_STARTING:
-		return worker->standby ? NEST_WORKER_STANDBY : NEST_WORKER_STARTING;
-	case NEST_WORKER_STAGE_STANDBY:
-		return NEST_WORKER_STANDBY;
-	case NEST_WORKER_STAGE_READY:
-		return worker->streams.open > 0 ? NEST_WORKER_BUSY : NEST_WORKER_IDLE;
-	default:
-		return NEST_WORKER_DRAINING;
-	}
-}
-
-void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stats *ret)
-{
-	*ret = (struct nest_worker_stats){
-		.id = worker->id,
-		.pid = worker->pid,
-		.state = nest_worker_state(worker),
-		.paused = worker->paused,
-		.in_flight = worker->streams.open,
-		.requests_total = worker->requests_total,
-		.age_ms = (nest_clock_mono_us() - worker->start_us) / 1000,
-		.memory_bytes = worker->memory_bytes,
-		.memory_peak_bytes = worker->memory_peak_bytes,
-		.private_bytes = worker->private_bytes,
-		.shared_bytes = worker->shared_bytes,
-		.cpu_us = worker->cpu_us,
-		.function = worker->plan->spec->name,
-		.version = worker->plan->spec->version,
-	};
-}
-
-uint64_t nest_worker_charged_bytes(const struct nest_worker *worker)
-{
-	return worker->charged_bytes;
-}
-
-static void on_usage(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg)
-{
-	struct nest_worker *worker = arg;
-
-	(void)cell;
-	charge(worker, usage->memory_bytes);
-	if (usage->cpu_us > worker->cpu_us)
-		worker->plan->tally->cpu_us += usage->cpu_us - worker->cpu_us;
-	worker->plan->tally->worker_bytes = usage->memory_bytes;
-	worker->memory_bytes = usage->memory_bytes;
-	worker->memory_peak_bytes = usage->memory_peak_bytes;
-	worker->private_bytes = usage->private_bytes;
-	worker->shared_bytes = usage->shared_bytes;
-	worker->cpu_us = usage->cpu_us;
-	nest_take_ptr(worker->measured)(worker->measured_arg);
-}
-
-int nest_worker_measure(struct nest_worker *worker, void (*cb)(void *arg), void *arg)
-{
-	int r;
-
-	if (worker->measured || !worker->cell)
-		return -EALREADY;
-	r = nest_cell_measure(worker->cell, on_usage, worker);
-	if (r < 0)
-		return r;
-	worker->measured = cb;
-	worker->measured_arg = arg;
-	return 0;
 }

@@ -95,6 +95,9 @@ void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *e
 void nest_worker_fail_open(
 	struct nest_worker *worker, enum nest_failure_kind kind, const char *message);
 
+/* It holds @bytes of the host's memory, from now on. */
+void nest_worker_charge(struct nest_worker *worker, uint64_t bytes);
+
 /* Whether it has had the one request that a worker of its function gets. */
 bool nest_worker_is_spent(const struct nest_worker *worker);
 

@@ -22,6 +22,7 @@
 #include "sandbox/snapshot.h"
 #include "sandbox/snapshot_store.h"
 #include "sandbox/tmp_image.h"
+#include "sandbox/touch.h"
 
 /* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
 #define LAST_PID "1000"
@@ -207,5 +208,7 @@ pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_
 	end_restorer(init);
 	if (init->last_pid >= 0)
 		close(nest_take_fd(init->last_pid));
+	if (r == 0 && context->start->standby)
+		nest_touch_programs(pid);
 	return r < 0 ? nest_err_wrap(err, "restore") : pid;
 }

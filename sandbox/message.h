@@ -92,6 +92,7 @@ struct nest_message_start {
 	uint32_t envc;
 	uint32_t strings_bytes;
 	uint32_t snapshot; /* 1: to be dumped, 0 */
+	uint32_t standby;  /* 1: nobody waits for it yet, 0 */
 	uint32_t verify;   /* the spawner's word to the init: digests are to be checked */
 	uint64_t wires[3]; /* the same: inode numbers that the images know */
 	char key[NEST_MESSAGE_KEY_CHARS + 8]; /* "": a plain start; no padding may follow it */

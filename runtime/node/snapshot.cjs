@@ -18,7 +18,9 @@ const { now } = Date;
 
 const UUIDS_AHEAD = 128;
 const INTS_AHEAD = 1024;
-const WARM_ROUNDS = 8;
+// More would have V8 optimise what runs once, and write to more pages for that.
+const WARM_ROUNDS = 2;
+const ENTROPY_BYTES = 64;
 // Node keeps the text of the Date header for up to a second.
 const DATE_CACHE_MS = 1000;
 // Of Math.random.
@@ -30,6 +32,7 @@ let born = {};
 let reseed = null;
 let intsAhead = null;
 // node:crypto's, from prepare() on: a worker that is never frozen does not pay for loading it.
+let randomBytes;
 let randomInt;
 let randomUUID;
 let randomFillSync;
@@ -46,7 +49,7 @@ function register(list, name, hook) {
 
 // Before any code of the function is loaded, in a worker that will be frozen.
 function prepare() {
-	({ randomInt, randomUUID, randomFillSync } = require('node:crypto'));
+	({ randomBytes, randomInt, randomUUID, randomFillSync } = require('node:crypto'));
 	randomFillSync(seed);
 	const random = { random: nextRandom }.random;
 	Object.defineProperty(random, 'name', { value: 'random', configurable: true });
@@ -90,19 +93,33 @@ async function rest(limitMs, serves) {
 	closeIdle();
 	reseed ??= require(path.join(__dirname, 'reseed.node'));
 	findIntsAhead();
-	for (let i = 0; i < WARM_ROUNDS; i++) drawAnew();
+	for (let i = 0; i < WARM_ROUNDS; i++) rehearse();
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
 	collect();
+	// The sweep that follows a collection, bit by bit as memory is asked for, is done now, too.
+	rehearse();
 }
 
 // Resolves when requests may come.
 async function wake(told) {
+	become(told);
+	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
+}
+
+// One of its own.
+function become(told) {
 	reseed(Buffer.from(told.entropy, 'hex'));
 	randomFillSync(seed);
 	drawAnew();
 	setEnvironment(told.env);
 	setTimeOrigin();
-	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
+}
+
+// What a clone does first finds its code compiled: compiling would write to many pages of memory that
+// clones share until then, and each costs a fault.
+function rehearse() {
+	const told = JSON.stringify({ entropy: randomBytes(ENTROPY_BYTES).toString('hex'), env: born });
+	become(JSON.parse(Buffer.from(told).utf8Slice(0)));
 }
 
 async function within(limitMs, name, hooks) {

@@ -175,6 +175,21 @@ def test_they_keep_to_their_memory_and_those_used_last_stand(make_host):
     assert all(0 < w["privateBytes"] < MB for w in held), held
 
 
+def test_metrics_and_the_list_of_workers_tell_what_they_hold(standby_host):
+    host = standby_host
+    deploy(host, "nodejs", "told", "exports.handler = async () => 'served';")
+    await_snapshot(host, "told")
+    [clone] = await_standing(host, "told")
+
+    def memory(kind):
+        return host.metrics()[f'nestlet_workers_memory_bytes{{function="told",version="1",kind="{kind}"}}']
+
+    wait_for(lambda: memory("standby") > 0, "it is measured")
+    assert memory("standby") == memory("private") < MB, (memory("standby"), memory("private"), clone)
+    assert clone["sharedBytes"] > memory("private")
+    assert host.metrics()['nestlet_workers{function="told",version="1",state="standby"}'] == 1
+
+
 def test_with_no_memory_for_them_none_stands_by(make_host):
     host = make_host(with_standby(memory=0))
     deploy(host, "nodejs", "alone", "exports.handler = async () => 'served';")

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/touch.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sandbox/image_rewrite.h"
+
+/*
+ * A read of another process's memory has the kernel fault the page in for that process; around it, as
+ * for any fault on a file, what else of BLOCK_BYTES is in memory. So one byte of each block will do.
+ */
+#define BLOCK_BYTES 65536u
+#define BATCH 256 /* bytes of one read; at most IOV_MAX */
+#define AREA_BYTES_MAX (256u << 20)
+
+struct area {
+	unsigned long begin;
+	unsigned long end;
+	unsigned long offset;
+	char path[PATH_MAX];
+};
+
+/* An area that runs code of a file, in a line of /proc/<pid>/maps. */
+static bool parse(const char *line, struct area *ret)
+{
+	char flags[5];
+	int at = 0;
+
+	if (sscanf(line, "%lx-%lx %4s %lx %*s %*s %n", &ret->begin, &ret->end, flags, &ret->offset,
+		    &at) != 4 ||
+		at == 0 || line[at] != '/' || strcmp(flags, "r-xp") != 0 ||
+		ret->end - ret->begin > AREA_BYTES_MAX)
+		return false;
+	snprintf(ret->path, sizeof(ret->path), "%.*s", (int)strcspn(line + at, "\n"), line + at);
+	/* of a clone's own memory each page is its snapshot's */
+	return strncmp(ret->path, NEST_IMAGE_REWRITE_DIR "/", sizeof(NEST_IMAGE_REWRITE_DIR)) != 0;
+}
+
+static void read_bytes(pid_t pid, struct iovec *remote, size_t n)
+{
+	char bytes[BATCH];
+	struct iovec local = { .iov_base = bytes, .iov_len = n };
+
+	/* a page that can't be had ends the read, and is none of our business */
+	if (n > 0 && process_vm_readv(pid, &local, 1, remote, n, 0) < 0)
+		return;
+}
+
+/* @resident has a byte for each page. */
+static void touch_resident(pid_t pid, const struct area *area, const unsigned char *resident)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), npages = (area->end - area->begin) / page;
+	struct iovec remote[BATCH];
+	size_t n = 0;
+
+	for (size_t i = 0; i < npages;) {
+		unsigned long at = area->begin + i * page;
+
+		if (!(resident[i] & 1)) {
+			i++;
+			continue;
+		}
+		remote[n++] = (struct iovec){ .iov_base = (void *)at, .iov_len = 1 };
+		if (n == BATCH) {
+			read_bytes(pid, remote, n);
+			n = 0;
+		}
+		/* on to the next block */
+		i += (BLOCK_BYTES - at % BLOCK_BYTES) / page;
+	}
+	read_bytes(pid, remote, n);
+}
+
+static void touch_area(pid_t pid, const struct area *area)
+{
+	size_t bytes = area->end - area->begin, page = (size_t)sysconf(_SC_PAGESIZE);
+	nest_autofree unsigned char *resident = malloc(bytes / page);
+	nest_autoclose int fd = open(area->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	void *map;
+
+	/* the name is the process's word: only what is root's is looked at */
+	if (!resident || fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != 0)
+		return;
+	map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)area->offset);
+	if (map == MAP_FAILED)
+		return;
+	if (mincore(map, bytes, resident) == 0)
+		touch_resident(pid, area, resident);
+	munmap(map, bytes);
+}
+
+void nest_touch_programs(pid_t pid)
+{
+	nest_autofclose FILE *maps = NULL;
+	nest_autofree char *line = NULL;
+	struct area area;
+	char path[32];
+	size_t room = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
+	maps = fopen(path, "re");
+	while (maps && getline(&line, &room, maps) > 0) {
+		if (parse(line, &area))
+			touch_area(pid, &area);
+	}
+}
