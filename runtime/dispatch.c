@@ -518,6 +518,7 @@ static void on_gone(void *arg, struct nest_worker *worker)
 	if (dispatch->services->starved > 0)
 		nest_deadlines_set(
 			dispatch->services->deadlines, &dispatch->services->cell_freed, 0);
+	nest_standby_look(dispatch->services); /* there is room */
 	nest_dispatch_pump(dispatch);
 }
 
