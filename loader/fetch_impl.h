@@ -14,6 +14,8 @@
 #include "loader/fetcher.h"
 #include "loader/reference.h"
 
+struct nest_curl;
+
 /* The inside of downloads, for loader/fetch*.c. */
 
 #define NEST_FETCH_UNKNOWN UINT64_MAX
@@ -94,10 +96,9 @@ struct nest_fetch {
 struct nest_fetcher {
 	uv_loop_t *loop;
 	struct nest_fetcher_config config; /* the strings are ours */
-	CURLM *multi;
-	uv_timer_t curl_timer; /* libcurl's own */
-	uv_timer_t wake;       /* for the next retry or deadline */
-	unsigned handles;      /* of the loop, that are open */
+	struct nest_curl *curl;
+	uv_timer_t wake;  /* for the next retry or deadline */
+	unsigned handles; /* wake and curl, that are open */
 	struct nest_fetch *fetches;
 	uint64_t idle_since_us; /* 0 while there are any */
 	void (*on_idle)(void *arg);

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/curl.h"
 #include "loader/credentials.h"
 #include "loader/fetch_impl.h"
 
@@ -345,7 +346,7 @@ int nest_fetch_part_start(struct nest_fetch_part *part)
 	part->head = (struct nest_fetch_head){ .total = NEST_FETCH_UNKNOWN,
 		.length = NEST_FETCH_UNKNOWN };
 	rc = part->easy ? set_up(part) : nest_err_set(&part->err, -ENOMEM, "ask the server");
-	if (rc == 0 && curl_multi_add_handle(part->fetch->fetcher->multi, part->easy) != CURLM_OK)
+	if (rc == 0 && nest_curl_add(part->fetch->fetcher->curl, part->easy) < 0)
 		rc = nest_err_set(&part->err, -ENOMEM, "ask the server");
 	part->state = NEST_FETCH_PART_RUNNING;
 	if (rc < 0)
@@ -356,7 +357,7 @@ int nest_fetch_part_start(struct nest_fetch_part *part)
 void nest_fetch_part_stop(struct nest_fetch_part *part)
 {
 	if (part->easy) {
-		curl_multi_remove_handle(part->fetch->fetcher->multi, part->easy);
+		nest_curl_remove(part->fetch->fetcher->curl, part->easy);
 		curl_easy_cleanup(part->easy);
 	}
 	curl_slist_free_all(part->headers);
