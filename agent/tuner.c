@@ -95,8 +95,8 @@ static void decide(const struct tuned *tuned, const struct nest_target_load *loa
 	const struct nest_function_spec *spec = nest_target_spec(load->target);
 	const struct nest_scaling *scaling = &spec->scaling;
 	const struct nest_autoscaler_config config = {
-		.min = spec->workers_min > tuned->scheduled ? spec->workers_min : tuned->scheduled,
-		.max = spec->workers_max,
+		.min = load->least > tuned->scheduled ? load->least : tuned->scheduled,
+		.max = load->most,
 		.concurrency_milli = scaling->concurrency_milli ? scaling->concurrency_milli
 								: load->slots * 1000,
 		.rps_milli = scaling->rps_milli,

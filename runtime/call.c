@@ -162,7 +162,7 @@ static int open_call(struct nest_dispatch *dispatch, bool http,
 	call->events = events;
 	call->arg = arg;
 	call->start_us = nest_clock_mono_us();
-	nest_services_call_opened(services);
+	nest_services_call_opened(services, call->start_us);
 	*ret = call;
 	return 0;
 }
@@ -235,8 +235,9 @@ static void count(struct nest_call *call, enum nest_failure_kind kind, uint64_t 
 void nest_call_cancel(struct nest_call *call)
 {
 	struct nest_services *services = nest_dispatch_services(call->dispatch);
+	uint64_t now_us = nest_clock_mono_us();
 
-	count(call, NEST_FAILURE_CANCELLED, nest_clock_mono_us());
+	count(call, NEST_FAILURE_CANCELLED, now_us);
 	nest_deadlines_clear(services->deadlines, &call->deadline);
 	if (call->worker) {
 		nest_worker_abandon(call->worker, call);
@@ -247,7 +248,7 @@ void nest_call_cancel(struct nest_call *call)
 		call->detached = true;
 		nest_call_free(call);
 	}
-	nest_services_call_closed(services);
+	nest_services_call_closed(services, now_us);
 }
 
 static void fill_stats(const struct nest_call *call, uint64_t now_us, struct nest_call_stats *ret)
@@ -281,7 +282,7 @@ void nest_call_conclude(struct nest_call *call, const struct nest_failure *why)
 		call->events->fail(call->arg, why, &stats);
 	else
 		call->events->end(call->arg, &stats);
-	nest_services_call_closed(services);
+	nest_services_call_closed(services, now_us);
 }
 
 void nest_call_fail(struct nest_call *call, enum nest_failure_kind kind, unsigned retry_after_s,

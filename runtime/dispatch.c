@@ -297,7 +297,6 @@ static void set_starved(struct nest_dispatch *dispatch, bool starved)
 /* How many workers to start now: as many as the load wants, but no more than what waits can use. */
 static uint32_t wanted(const struct nest_dispatch *dispatch)
 {
-	const struct nest_function_spec *spec = dispatch->plan->spec;
 	uint32_t concurrency = dispatch->plan->concurrency;
 	uint32_t alive = dispatch->ready + dispatch->starting, open = 0, want, need;
 	struct nest_worker_link *link;
@@ -312,8 +311,8 @@ static uint32_t wanted(const struct nest_dispatch *dispatch)
 	want = (open + dispatch->queued + concurrency - 1) / concurrency;
 	if (want < nest_dispatch_keep(dispatch))
 		want = nest_dispatch_keep(dispatch);
-	if (want > spec->workers_max)
-		want = spec->workers_max;
+	if (want > nest_dispatch_most(dispatch))
+		want = nest_dispatch_most(dispatch);
 	if (want <= alive)
 		return 0;
 	need = (dispatch->queued + concurrency - 1) / concurrency;
@@ -659,6 +658,8 @@ static bool count_worker(void *arg, struct nest_worker *worker)
 void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_target_stats *ret)
 {
 	ret->queued = dispatch->queued;
+	if (dispatch->queue)
+		ret->oldest_wait_us = nest_clock_mono_us() - dispatch->queue->start_us;
 	ret->desired = nest_dispatch_keep(dispatch);
 	nest_dispatch_each_worker(dispatch, count_worker, ret);
 }

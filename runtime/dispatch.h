@@ -55,6 +55,12 @@ void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_t
 bool nest_dispatch_load(const struct nest_dispatch *dispatch, struct nest_target_load *ret);
 
 /*
+ * Has it keep at least @min workers while it is live, and at most @max, instead of what its spec
+ * says; @max 0: what its spec says.
+ */
+void nest_dispatch_set_bounds(struct nest_dispatch *dispatch, uint32_t min, uint32_t max);
+
+/*
  * Takes no new calls; when those it has are done and its workers are gone, calls @cb once, on a
  * later turn. What is not done within drain_grace_ms is aborted.
  */

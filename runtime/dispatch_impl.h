@@ -24,6 +24,8 @@ struct nest_dispatch {
 	uint32_t holds;
 	uint32_t ready;
 	struct nest_target_scale scale;
+	uint32_t bound_min; /* instead of the spec's, unless bound_max is 0 */
+	uint32_t bound_max;
 	bool live;
 	bool fading; /* live no more: its present workers go */
 	bool retiring;
@@ -45,6 +47,9 @@ void nest_dispatch_pump(struct nest_dispatch *dispatch);
 
 /* How many workers it is due, whatever it has to do. */
 uint32_t nest_dispatch_least(const struct nest_dispatch *dispatch);
+
+/* How many it may have. */
+uint32_t nest_dispatch_most(const struct nest_dispatch *dispatch);
 
 /* How many it keeps while they are idle, and starts before they are needed. */
 uint32_t nest_dispatch_keep(const struct nest_dispatch *dispatch);

@@ -19,19 +19,29 @@ static uint32_t at_most(uint32_t n, uint32_t most)
 	return n < most ? n : most;
 }
 
+static uint32_t min_of(const struct nest_dispatch *dispatch)
+{
+	return dispatch->bound_max ? dispatch->bound_min : dispatch->plan->spec->workers_min;
+}
+
+uint32_t nest_dispatch_most(const struct nest_dispatch *dispatch)
+{
+	return dispatch->bound_max ? dispatch->bound_max : dispatch->plan->spec->workers_max;
+}
+
 uint32_t nest_dispatch_least(const struct nest_dispatch *dispatch)
 {
-	const struct nest_function_spec *spec = dispatch->plan->spec;
-	uint32_t least = spec->workers_min > dispatch->scale.least ? spec->workers_min
-								   : dispatch->scale.least;
+	uint32_t min = min_of(dispatch);
+	uint32_t least = min > dispatch->scale.least ? min : dispatch->scale.least;
 
-	return dispatch->live && !dispatch->retiring ? at_most(least, spec->workers_max) : 0;
+	return dispatch->live && !dispatch->retiring ? at_most(least, nest_dispatch_most(dispatch))
+						     : 0;
 }
 
 /* From none to the first it is a request that asks: the last may have crashed, or made room. */
 uint32_t nest_dispatch_keep(const struct nest_dispatch *dispatch)
 {
-	uint32_t desired = at_most(dispatch->scale.desired, dispatch->plan->spec->workers_max);
+	uint32_t desired = at_most(dispatch->scale.desired, nest_dispatch_most(dispatch));
 	uint32_t least = nest_dispatch_least(dispatch);
 
 	if (!dispatch->live || dispatch->retiring || dispatch->ready + dispatch->starting == 0)
@@ -70,11 +80,9 @@ static struct nest_worker_link *least_busy(const struct nest_dispatch *dispatch)
 	return least;
 }
 
-static void mark_surplus(struct nest_dispatch *dispatch)
+static void mark_surplus(struct nest_dispatch *dispatch, uint32_t ceiling)
 {
-	uint32_t n = dispatch->ready > dispatch->scale.ceiling
-			     ? dispatch->ready - dispatch->scale.ceiling
-			     : 0;
+	uint32_t n = dispatch->ready > ceiling ? dispatch->ready - ceiling : 0;
 	struct nest_worker_link *link;
 
 	DL_FOREACH(dispatch->workers, link)
@@ -86,20 +94,38 @@ static void mark_surplus(struct nest_dispatch *dispatch)
 	}
 }
 
-void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_target_scale *scale)
+/* It was due @least workers before: what it is not due any more others may have. */
+static void scale_changed(struct nest_dispatch *dispatch, uint32_t least, uint32_t ceiling)
 {
 	struct nest_services *services = dispatch->services;
-	uint32_t least = nest_dispatch_least(dispatch);
 
-	dispatch->scale = *scale;
-	/* what it is not due any more others may have */
 	if (services->starved > 0 && nest_dispatch_least(dispatch) < least)
 		nest_deadlines_set(services->deadlines, &services->cell_freed, 0);
 	if (!dispatch->live || dispatch->retiring)
 		return;
-	mark_surplus(dispatch);
+	mark_surplus(dispatch, ceiling);
 	let_idle_go(dispatch);
 	nest_dispatch_pump(dispatch);
+}
+
+void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_target_scale *scale)
+{
+	uint32_t least = nest_dispatch_least(dispatch);
+
+	dispatch->scale = *scale;
+	scale_changed(dispatch, least, at_most(scale->ceiling, nest_dispatch_most(dispatch)));
+}
+
+void nest_dispatch_set_bounds(struct nest_dispatch *dispatch, uint32_t min, uint32_t max)
+{
+	uint32_t least = nest_dispatch_least(dispatch);
+
+	if (dispatch->bound_min == min && dispatch->bound_max == max)
+		return;
+	dispatch->bound_min = min;
+	dispatch->bound_max = max;
+	scale_changed(dispatch, least, nest_dispatch_most(dispatch));
+	nest_services_stir(dispatch->services);
 }
 
 void nest_dispatch_rest(struct nest_dispatch *dispatch, struct nest_worker *worker)
@@ -131,6 +157,8 @@ bool nest_dispatch_load(const struct nest_dispatch *dispatch, struct nest_target
 		.requests = tally->load.came,
 		.cpu_us = tally->cpu_us,
 		.memory_bytes = tally->memory_bytes,
+		.least = min_of(dispatch),
+		.most = nest_dispatch_most(dispatch),
 		.slots = slots,
 		.ready = dispatch->ready,
 		.needed = (uint32_t)((tally->load.peak + slots - 1) / slots),

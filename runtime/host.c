@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +11,11 @@
 #include <utlist.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "loader/loader.h"
+#include "runtime/capacity.h"
 #include "runtime/channel.h"
 #include "runtime/deadline.h"
 #include "runtime/dispatch.h"
@@ -175,6 +178,17 @@ static int open_logs(struct nest_host *host, struct nest_err *err)
 		host->services.loop, dir, host->config.log_line_bytes, &host->logs, err);
 }
 
+static int find_capacity(struct nest_host *host, struct nest_err *err)
+{
+	nest_autofree char *mounts = NULL;
+	nest_autofree char *own = NULL;
+	int r = nest_file_read(AT_FDCWD, "/proc/self/mountinfo", 1 << 20, &mounts, NULL, err);
+
+	if (r == 0)
+		r = nest_file_read(AT_FDCWD, "/proc/self/cgroup", 1 << 16, &own, NULL, err);
+	return r < 0 ? r : nest_capacity_new(mounts, own, &host->capacity, err);
+}
+
 static void on_sandbox_lost(void *arg, const struct nest_err *why)
 {
 	struct nest_host *host = arg;
@@ -229,6 +243,8 @@ static int open_parts(
 		r = nest_wire_open(services->loop, &services->wire, err);
 	if (r == 0)
 		r = open_logs(host, err);
+	if (r == 0)
+		r = find_capacity(host, err);
 	if (r == 0)
 		r = open_loader(host, err);
 	if (r < 0)
@@ -311,6 +327,7 @@ static void free_host(struct nest_host *host)
 	nest_uids_free(host->uids);
 	nest_manifests_free(host->manifests);
 	nest_features_close(host->features);
+	nest_capacity_free(host->capacity);
 	free(host);
 	cb(arg);
 }
@@ -467,6 +484,10 @@ void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 	*ret = (struct nest_host_stats){
 		.cells_prepared = nest_sandbox_prepared(host->services.sandbox),
 		.workers = host->services.workers,
+		.max_cells = host->config.max_cells,
+		.calls = host->services.calls,
+		.calls_total = host->services.calls_total,
+		.load_us = nest_services_load_us(&host->services, nest_clock_mono_us()),
 		.cache_bytes = loader.bytes,
 		.cache_hits_total = loader.hits_total,
 		.cache_misses_total = loader.misses_total,
@@ -486,6 +507,19 @@ void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 	ret->snapshots_fetched_total = exchange.fetched_total;
 	ret->snapshots_published_total = exchange.published_total;
 	ret->snapshots_exchange_failures_total = exchange.failures_total;
+}
+
+void nest_host_capacity(const struct nest_host *host, struct nest_host_capacity *ret)
+{
+	struct nest_capacity_figures figures;
+
+	nest_capacity_read(host->capacity, &figures);
+	*ret = (struct nest_host_capacity){
+		.cpu_milli = figures.cpu_milli,
+		.memory_bytes = figures.memory_bytes,
+		.cpu_used_us = figures.cpu_used_us,
+		.memory_used_bytes = figures.memory_used_bytes,
+	};
 }
 
 const char *nest_host_failure_cause(unsigned i)

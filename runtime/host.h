@@ -128,6 +128,13 @@ int nest_host_remove(struct nest_host *host, const char *name, const char *versi
 /* Makes another deployed version the live one. 1: no such version. */
 int nest_host_set_live(struct nest_host *host, const char *name, const char *version);
 
+/*
+ * Has function @name's live version keep at least @min workers and have at most @max (from 1),
+ * instead of what its spec says, and every later one, as long as the function is deployed; @max 0:
+ * what the spec says. 1: no such function.
+ */
+int nest_host_set_bounds(struct nest_host *host, const char *name, uint32_t min, uint32_t max);
+
 /* By name and qualifier (NULL, "" or "$LATEST": the live version). NULL: none. */
 struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier);
 
@@ -269,6 +276,7 @@ struct nest_target_stats {
 	uint64_t standby_bytes; /* private, of those that stand by */
 	uint32_t in_flight;
 	uint32_t queued;
+	uint64_t oldest_wait_us;		     /* of those, the first's */
 	uint32_t desired;			     /* workers that are kept while they are idle */
 	uint64_t requests_total[NEST_FAILURE_KINDS]; /* [NEST_FAILURE_NONE]: succeeded */
 	uint64_t cold_starts_total;
@@ -312,6 +320,10 @@ int nest_host_refresh(struct nest_host *host, void (*cb)(void *arg), void *arg);
 struct nest_host_stats {
 	uint32_t cells_prepared;
 	uint32_t workers;
+	uint32_t max_cells;
+	uint32_t calls;	      /* that wait or run */
+	uint64_t calls_total; /* that have ended */
+	uint64_t load_us;     /* the time that calls have been open for, all together */
 	uint64_t cache_bytes;
 	uint64_t cache_hits_total;
 	uint64_t cache_misses_total;
@@ -332,6 +344,15 @@ const char *nest_host_failure_cause(unsigned i);
 
 /* The host's own counts, now. */
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret);
+
+/* What the pod may use, and uses: see runtime/capacity.h. Reads files of the kernel's. */
+struct nest_host_capacity {
+	uint32_t cpu_milli;
+	uint64_t memory_bytes;
+	uint64_t cpu_used_us;
+	uint64_t memory_used_bytes;
+};
+void nest_host_capacity(const struct nest_host *host, struct nest_host_capacity *ret);
 
 /* Names of the runtimes known, for messages and `describe`. NULL-terminated; lives with @host. */
 const char *const *nest_host_runtimes(const struct nest_host *host);
@@ -362,6 +383,8 @@ struct nest_target_load {
 	uint64_t requests;
 	uint64_t cpu_us; /* of its workers, as of the last nest_host_refresh() */
 	uint64_t memory_bytes;
+	uint32_t least; /* workers, by the spec or by nest_host_set_bounds() */
+	uint32_t most;
 	uint32_t slots; /* of a worker */
 	uint32_t ready;
 	uint32_t needed;   /* workers that the most calls at once since the last asking filled */
@@ -379,7 +402,7 @@ struct nest_target_scale {
 };
 /*
  * Says how many workers @target has beside those that waiting calls start. They are within
- * workers.min and workers.max whatever this says.
+ * workers.min and workers.max, or nest_host_set_bounds(), whatever this says.
  */
 void nest_target_set_scale(struct nest_target *target, const struct nest_target_scale *scale);
 

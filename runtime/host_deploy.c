@@ -404,3 +404,13 @@ int nest_host_snapshot_forget(struct nest_host *host, const char *name, const ch
 		nest_frozen_forget(frozen);
 	return r;
 }
+
+int nest_host_set_bounds(struct nest_host *host, const char *name, uint32_t min, uint32_t max)
+{
+	struct nest_lineage *lineage = nest_host_lineage(host, name);
+
+	if (!lineage)
+		return 1;
+	nest_lineage_set_bounds(lineage, min, max);
+	return 0;
+}

@@ -11,6 +11,7 @@
 #include "runtime/lineage.h"
 #include "runtime/services.h"
 
+struct nest_capacity;
 struct nest_deployment;
 struct nest_features;
 struct nest_funclog_store;
@@ -31,6 +32,7 @@ struct nest_host {
 	struct nest_uids *uids;
 	struct nest_log_reader *readers;
 	struct nest_features *features;
+	struct nest_capacity *capacity;
 	struct nest_deadline close_deadline;
 	unsigned closing_parts;
 	uint64_t measured_us; /* when all workers were last asked for their use */

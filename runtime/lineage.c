@@ -90,8 +90,19 @@ void nest_lineage_set_live(struct nest_lineage *lineage, struct nest_lineage_ver
 	lineage->live = version;
 	if (before)
 		nest_dispatch_set_live(nest_target_dispatch(before->target), false);
-	if (version)
-		nest_dispatch_set_live(nest_target_dispatch(version->target), true);
+	if (!version)
+		return;
+	nest_dispatch_set_bounds(
+		nest_target_dispatch(version->target), lineage->bound_min, lineage->bound_max);
+	nest_dispatch_set_live(nest_target_dispatch(version->target), true);
+}
+
+void nest_lineage_set_bounds(struct nest_lineage *lineage, uint32_t min, uint32_t max)
+{
+	lineage->bound_min = min;
+	lineage->bound_max = max;
+	if (lineage->live)
+		nest_dispatch_set_bounds(nest_target_dispatch(lineage->live->target), min, max);
 }
 
 struct nest_lineage_version *nest_lineage_newest(const struct nest_lineage *lineage)

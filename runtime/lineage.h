@@ -35,6 +35,8 @@ struct nest_lineage {
 	struct nest_lineage_version *versions;
 	struct nest_lineage_version *live; /* NULL: none is deployed */
 	uint64_t last_number;
+	uint32_t bound_min; /* of the live version's workers; see nest_dispatch_set_bounds() */
+	uint32_t bound_max;
 	UT_hash_handle hh; /* of the host's, by name */
 };
 
@@ -55,6 +57,9 @@ struct nest_lineage_version *nest_lineage_find(
 
 /* Makes @version (NULL: none) the live one, and tells the dispatches. */
 void nest_lineage_set_live(struct nest_lineage *lineage, struct nest_lineage_version *version);
+
+/* Bounds the workers of the live version, and of those that become it. */
+void nest_lineage_set_bounds(struct nest_lineage *lineage, uint32_t min, uint32_t max);
 
 /* The newest and the oldest version that is not removed, or NULL. */
 struct nest_lineage_version *nest_lineage_newest(const struct nest_lineage *lineage);

@@ -15,13 +15,25 @@ void nest_services_release(struct nest_services *services)
 		services->on_closed(services->on_closed_arg);
 }
 
-void nest_services_call_opened(struct nest_services *services)
+/*
+ * An open call adds now - start, whatever now is: so its start is taken off once, its end added
+ * once, and only who asks multiplies. Differences that wrap around come out right.
+ */
+void nest_services_call_opened(struct nest_services *services, uint64_t now_us)
 {
 	services->calls++;
+	services->load_us -= now_us;
 }
 
-void nest_services_call_closed(struct nest_services *services)
+uint64_t nest_services_load_us(const struct nest_services *services, uint64_t now_us)
 {
+	return services->load_us + services->calls * now_us;
+}
+
+void nest_services_call_closed(struct nest_services *services, uint64_t now_us)
+{
+	services->calls_total++;
+	services->load_us += now_us;
 	if (--services->calls == 0 && services->draining && services->on_idle)
 		services->on_idle(services->on_idle_arg);
 }

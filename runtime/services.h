@@ -43,9 +43,11 @@ struct nest_services {
 	void (*on_stir)(void *arg); /* called at the next stir; NULL: nobody waits for one */
 	void *on_stir_arg;
 
-	uint32_t calls;		    /* with a caller that waits for their end */
-	bool draining;		    /* no new calls */
-	bool closing;		    /* and no new workers */
+	uint32_t calls;	      /* with a caller that waits for their end */
+	uint64_t calls_total; /* that have ended */
+	uint64_t load_us;     /* the ended ones' times, less the starts of those that are open */
+	bool draining;	      /* no new calls */
+	bool closing;	      /* and no new workers */
 	void (*on_idle)(void *arg); /* while draining: calls came to 0 */
 	void *on_idle_arg;
 
@@ -73,9 +75,15 @@ struct nest_tally {
 void nest_services_hold(struct nest_services *services);
 void nest_services_release(struct nest_services *services);
 
-/* Counts a call that is open, and its end for its caller. */
-void nest_services_call_opened(struct nest_services *services);
-void nest_services_call_closed(struct nest_services *services);
+/* Counts a call that is open, and its end for its caller; @now_us is the monotonic clock's. */
+void nest_services_call_opened(struct nest_services *services, uint64_t now_us);
+void nest_services_call_closed(struct nest_services *services, uint64_t now_us);
+
+/*
+ * The time that calls have been open for, all together: between two moments it grows by the average
+ * of how many were open, times the time between.
+ */
+uint64_t nest_services_load_us(const struct nest_services *services, uint64_t now_us);
 
 /* Tells who waits for it that there is something to do: a call came, or other versions are live. */
 void nest_services_stir(struct nest_services *services);
