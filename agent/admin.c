@@ -28,6 +28,8 @@ static const struct nest_admin_route routes[] = {
 	{ "GET", "/readyz", nest_admin_show_readyz, NULL },
 	{ "GET", "/metrics", nest_admin_show_metrics, NULL },
 	{ "GET", "/v1/host", nest_admin_show_host, NULL },
+	{ "GET", "/v1/stats", nest_admin_show_stats, NULL },
+	{ "GET", "/v1/scaler", nest_admin_show_scaler, NULL },
 	{ "GET", "/v1/features", nest_admin_show_features, NULL },
 	{ "GET", "/v1/functions", nest_admin_show_functions, NULL },
 	{ "GET", "/v1/functions/{name}", nest_admin_show_function, NULL },

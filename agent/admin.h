@@ -10,6 +10,7 @@ struct nest_config;
 struct nest_err;
 struct nest_host;
 struct nest_deployer;
+struct nest_reporting;
 
 /*
  * The admin API: JSON over HTTP on a unix socket of its own, for nestctl, probes and Prometheus.
@@ -21,6 +22,7 @@ struct nest_admin;
 struct nest_admin_env {
 	struct nest_host *host;
 	struct nest_deployer *deployer;
+	struct nest_reporting *reporting;
 	const struct nest_config *(*config)(void *daemon);
 	void (*metrics)(void *daemon, struct nest_metrics_daemon *ret);
 	/* Reads the config file again: 0, or what is wrong with it. */

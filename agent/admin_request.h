@@ -71,6 +71,8 @@ void nest_admin_show_functions(struct nest_admin_request *request);
 void nest_admin_show_function(struct nest_admin_request *request);
 void nest_admin_show_workers(struct nest_admin_request *request);
 void nest_admin_show_host(struct nest_admin_request *request);
+void nest_admin_show_stats(struct nest_admin_request *request);
+void nest_admin_show_scaler(struct nest_admin_request *request);
 void nest_admin_show_features(struct nest_admin_request *request);
 void nest_admin_show_metrics(struct nest_admin_request *request);
 void nest_admin_show_healthz(struct nest_admin_request *request);

@@ -10,6 +10,7 @@
 #include "agent/config.h"
 #include "agent/deployer.h"
 #include "agent/feature_table.h"
+#include "agent/reporting.h"
 #include "base/err.h"
 #include "runtime/function.h"
 #include "runtime/host.h"
@@ -278,13 +279,28 @@ void nest_admin_show_healthz(struct nest_admin_request *request)
 
 void nest_admin_show_readyz(struct nest_admin_request *request)
 {
-	struct nest_metrics_daemon daemon;
+	char text[256];
+	enum nest_report_state state =
+		nest_reporting_state(request->env->reporting, text, sizeof(text));
 
-	request->env->metrics(request->env->daemon, &daemon);
-	if (daemon.ready)
-		nest_admin_request_text(request, 200, "text/plain", "ready\n", 6);
-	else if (daemon.draining)
-		nest_admin_request_text(request, 503, "text/plain", "draining\n", 9);
+	nest_admin_request_text(
+		request, state == NEST_REPORT_READY ? 200 : 503, "text/plain", text, strlen(text));
+}
+
+void nest_admin_show_stats(struct nest_admin_request *request)
+{
+	struct nest_buf text = NEST_BUF_INIT;
+
+	if (nest_reporting_stats(request->env->reporting, &text) < 0)
+		nest_admin_request_answer(request, 500, NULL);
 	else
-		nest_admin_request_text(request, 503, "text/plain", "starting\n", 9);
+		nest_admin_request_text(
+			request, 200, "application/json", nest_buf_bytes(&text), text.len);
+	nest_buf_done(&text);
+}
+
+void nest_admin_show_scaler(struct nest_admin_request *request)
+{
+	nest_admin_request_answer(
+		request, 200, nest_reporting_scaler_json(request->env->reporting));
 }

@@ -106,6 +106,52 @@ static bool is_loopback_or_empty(const char *text)
 	       is_port(text + len + 1);
 }
 
+static bool is_address_or_empty(const char *text)
+{
+	const char *colon = strrchr(text, ':');
+	struct in6_addr address;
+	char host[64];
+	size_t len;
+
+	if (*text == '\0')
+		return true;
+	if (!colon || !is_port(colon + 1) || (size_t)(colon - text) >= sizeof(host))
+		return false;
+	len = (size_t)(colon - text);
+	memcpy(host, text, len);
+	host[len] = '\0';
+	if (len > 2 && host[0] == '[' && host[len - 1] == ']') {
+		host[len - 1] = '\0';
+		return inet_pton(AF_INET6, host + 1, &address) == 1;
+	}
+	return len == 0 || inet_pton(AF_INET, host, &address) == 1;
+}
+
+static bool is_http_url_or_empty(const char *text)
+{
+	for (const char *c = text; *c; c++) {
+		if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f || *c == '@')
+			return false;
+	}
+	return *text == '\0' || strncmp(text, "https://", 8) == 0 ||
+	       strncmp(text, "http://", 7) == 0;
+}
+
+/* Whether the host of an http:// URL is this machine, by a name that no server of names is asked for. */
+static bool is_local_url(const char *url)
+{
+	static const char *const hosts[] = { "127.0.0.1", "[::1]", "localhost" };
+	const char *host = url + strlen("http://");
+
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(hosts); i++) {
+		size_t len = strlen(hosts[i]);
+
+		if (strncmp(host, hosts[i], len) == 0 && strchr(":/?#", host[len]))
+			return true;
+	}
+	return false;
+}
+
 /* ---- the table ---- */
 
 #define RESTART 0
@@ -311,6 +357,17 @@ static int settle_user(
 	return 0;
 }
 
+static int check_scaler(
+	const struct nest_config *config, struct nest_schema_place *place, struct nest_err *err)
+{
+	if (strncmp(config->scaler_url, "http://", 7) == 0 && *config->scaler_token_file &&
+		!is_local_url(config->scaler_url))
+		return refuse_at(place, "scaler.tokenFile", err,
+			"would be sent in the clear to '%s': use https, or no token",
+			config->scaler_url);
+	return 0;
+}
+
 static int settle(struct loaded *loaded, struct nest_schema_place *place, struct nest_err *err)
 {
 	struct nest_config *config = &loaded->config;
@@ -327,6 +384,8 @@ static int settle(struct loaded *loaded, struct nest_schema_place *place, struct
 			"needs snapshots.storeKeyFile: who could put a snapshot there could run as "
 			"any user here");
 	rc = settle_sockets(loaded, place, err);
+	if (rc == 0)
+		rc = check_scaler(config, place, err);
 	if (rc == 0)
 		rc = settle_instance(loaded, err);
 	if (rc == 0)

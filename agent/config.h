@@ -110,6 +110,18 @@ struct nest_config {
 	uint32_t log_line_bytes;
 	uint32_t registry_versions;
 
+	const char *scaler_url; /* "": none */
+	const char *scaler_token_file;
+	const char *scaler_ca_file;
+	uint32_t scaler_interval_ms;
+	uint32_t scaler_timeout_ms;
+	uint32_t scaler_backoff_max_ms;
+	uint32_t scaler_compress_bytes;
+	uint32_t scaler_reply_bytes;
+	const char *stats_listen;   /* "": none */
+	const char *knative_listen; /* "": none */
+	uint32_t ready_max_requests;
+
 	uint32_t worker_cancel_grace_ms;
 	uint32_t worker_ping_interval_ms;
 	uint32_t worker_ping_timeout_ms;

@@ -22,6 +22,7 @@
 #include "agent/identity.h"
 #include "agent/ready.h"
 #include "agent/registry.h"
+#include "agent/reporting.h"
 #include "agent/tuner.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -65,6 +66,7 @@ struct daemon {
 	struct nest_tuner *tuner;
 	struct nest_gateway *gateway;
 	struct nest_admin *admin;
+	struct nest_reporting *reporting;
 	struct nest_ready *ready;
 	uv_signal_t signals[3];
 	uv_timer_t drain_timer;
@@ -214,6 +216,10 @@ static void daemon_close(struct daemon *daemon, int exit_code)
 		daemon->parts_open++;
 		nest_admin_close(nest_take_ptr(daemon->admin), part_closed, daemon);
 	}
+	if (daemon->reporting) {
+		daemon->parts_open++;
+		nest_reporting_close(nest_take_ptr(daemon->reporting), part_closed, daemon);
+	}
 	nest_host_close(nest_take_ptr(daemon->host), host_closed, daemon);
 }
 
@@ -274,6 +280,8 @@ static void daemon_drain(void *arg)
 	nest_log(NEST_LOG_INFO, "daemon", "draining: no new requests");
 	if (daemon->gateway)
 		nest_gateway_drain(daemon->gateway);
+	if (daemon->reporting)
+		nest_reporting_drain(daemon->reporting);
 	uv_timer_start(&daemon->drain_timer, on_drain_timeout, daemon->config->drain_grace_ms,
 		BREAK_OFF_MS);
 	nest_host_drain(daemon->host, on_drained, daemon);
@@ -402,7 +410,8 @@ static void daemon_metrics(void *arg, struct nest_metrics_daemon *ret)
 		.draining = daemon->state >= DRAINING,
 		.reloads_total = daemon->reloads_total,
 		.reload_failures_total = daemon->reload_failures_total,
-		.gateway = daemon->gateway };
+		.gateway = daemon->gateway,
+		.reporting = daemon->reporting };
 }
 
 /* The registry's functions have settled: from now on requests can come. */
@@ -436,6 +445,7 @@ static int open_parts(struct daemon *daemon, struct nest_err *err)
 {
 	const struct nest_admin_env env = { .host = daemon->host,
 		.deployer = daemon->deployer,
+		.reporting = daemon->reporting,
 		.config = daemon_config,
 		.metrics = daemon_metrics,
 		.reload = daemon_reload,
@@ -454,6 +464,8 @@ static int open_parts(struct daemon *daemon, struct nest_err *err)
 	r = nest_admin_open(&daemon->loop, &env, daemon->config->admin_socket,
 		daemon->config->admin_socket_mode, &daemon->admin, err);
 	if (r == 0)
+		r = nest_reporting_start(daemon->reporting, daemon->deployer, err);
+	if (r == 0)
 		r = nest_deployer_start(daemon->deployer, daemon->config, on_deployed, daemon, err);
 	if (r == 1)
 		on_deployed(daemon);
@@ -468,6 +480,18 @@ static int open_registry(struct daemon *daemon, struct nest_err *err)
 
 	snprintf(path, sizeof(path), "%s/registry.json", daemon->config->state_dir);
 	return nest_registry_open(path, daemon->config->registry_versions, &daemon->registry, err);
+}
+
+static int open_reporting(struct daemon *daemon, struct nest_err *err)
+{
+	const struct nest_reporting_env env = { .host = daemon->host,
+		.registry = daemon->registry,
+		.config = daemon_config,
+		.metrics = daemon_metrics,
+		.drain = daemon_drain,
+		.daemon = daemon };
+
+	return nest_reporting_open(&daemon->loop, &env, &daemon->reporting, err);
 }
 
 static void log_event(void *arg, enum nest_log_level level, const char *message)
@@ -490,7 +514,10 @@ static int serve(struct daemon *daemon, struct nest_host_config *config,
 			&daemon->loop, config, prefork, on_host_lost, daemon, &daemon->host, err);
 	if (r < 0)
 		return r;
-	r = nest_deployer_new(daemon->host, daemon->registry, &daemon->deployer, err);
+	r = nest_deployer_new(
+		&daemon->loop, daemon->host, daemon->registry, &daemon->deployer, err);
+	if (r == 0)
+		r = open_reporting(daemon, err);
 	if (r == 0)
 		r = open_parts(daemon, err);
 	else

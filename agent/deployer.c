@@ -22,11 +22,16 @@
  * live version is made what the registry says.
  */
 
+#define RETRY_MIN_MS 1000u
+#define RETRY_MAX_MS 300000u
+
 struct failure {
 	char *name;
 	char *version;
 	char *runtime;
 	char *why;
+	uint32_t pause_ms; /* before the next attempt */
+	uint64_t retry_ms; /* of the loop's clock; 0: one is under way */
 	struct failure *prev;
 	struct failure *next;
 };
@@ -39,6 +44,7 @@ struct removal {
 };
 
 struct nest_deployer {
+	uv_timer_t *retry; /* freed by its own close: the deployer doesn't wait for it */
 	struct nest_host *host;
 	struct nest_registry *registry;
 	struct failure *failures;
@@ -63,13 +69,19 @@ struct deploy {
 	struct deploy *next;
 };
 
-int nest_deployer_new(struct nest_host *host, struct nest_registry *registry,
+int nest_deployer_new(uv_loop_t *loop, struct nest_host *host, struct nest_registry *registry,
 	struct nest_deployer **ret, struct nest_err *err)
 {
 	struct nest_deployer *deployer = calloc(1, sizeof(*deployer));
 
-	if (!deployer)
+	if (deployer)
+		deployer->retry = calloc(1, sizeof(*deployer->retry));
+	if (!deployer || !deployer->retry) {
+		free(deployer);
 		return nest_err_set(err, -ENOMEM, "make the deployer");
+	}
+	uv_timer_init(loop, deployer->retry);
+	deployer->retry->data = deployer;
 	deployer->host = host;
 	deployer->registry = registry;
 	*ret = deployer;
@@ -104,6 +116,11 @@ static void deploy_free(struct deploy *deploy)
 	free(deploy);
 }
 
+static void free_timer(uv_handle_t *handle)
+{
+	free(handle);
+}
+
 void nest_deployer_free(struct nest_deployer *deployer)
 {
 	struct failure *f, *f_next;
@@ -118,6 +135,7 @@ void nest_deployer_free(struct nest_deployer *deployer)
 		removal_free(deployer, m);
 	DL_FOREACH_SAFE(deployer->deploys, d, d_next)
 		deploy_free(d);
+	uv_close((uv_handle_t *)deployer->retry, free_timer);
 	free(deployer);
 }
 
@@ -134,24 +152,61 @@ static void failures_forget(struct nest_deployer *deployer, const char *name, co
 	}
 }
 
-static void failures_add(struct deploy *deploy, const struct nest_err *err)
+static struct failure *failures_find(
+	const struct nest_deployer *deployer, const char *name, const char *version)
 {
-	struct nest_deployer *deployer = deploy->deployer;
 	struct failure *failure;
 
-	failures_forget(deployer, deploy->name, deploy->version);
-	nest_log(NEST_LOG_ERROR, "deployer", "deploy function '%s' version '%s': %s", deploy->name,
-		deploy->version, nest_err_text(err));
-	failure = calloc(1, sizeof(*failure));
+	DL_FOREACH(deployer->failures, failure) {
+		if (strcmp(failure->name, name) == 0 && strcmp(failure->version, version) == 0)
+			return failure;
+	}
+	return NULL;
+}
+
+static struct failure *failure_new(const struct deploy *deploy)
+{
+	struct failure *failure = calloc(1, sizeof(*failure));
+
 	if (!failure)
-		return;
-	DL_APPEND(deployer->failures, failure);
+		return NULL;
+	DL_APPEND(deploy->deployer->failures, failure);
 	failure->name = strdup(deploy->name);
 	failure->version = strdup(deploy->version);
 	failure->runtime = strdup(deploy->runtime);
-	failure->why = strdup(nest_err_text(err));
-	if (!failure->name || !failure->version || !failure->runtime || !failure->why)
-		failure_free(deployer, failure);
+	if (failure->name && failure->version && failure->runtime)
+		return failure;
+	failure_free(deploy->deployer, failure);
+	return NULL;
+}
+
+static void retry_plan(struct nest_deployer *deployer);
+
+static void failures_add(struct deploy *deploy, const struct nest_err *err)
+{
+	struct nest_deployer *deployer = deploy->deployer;
+	struct failure *failure = failures_find(deployer, deploy->name, deploy->version);
+	char *why = strdup(nest_err_text(err));
+	bool news = !failure || !why || strcmp(failure->why, why) != 0;
+
+	nest_log(news ? NEST_LOG_ERROR : NEST_LOG_DEBUG, "deployer",
+		"deploy function '%s' version '%s': %s", deploy->name, deploy->version,
+		nest_err_text(err));
+	if (!failure)
+		failure = failure_new(deploy);
+	if (!failure || !why) {
+		free(why);
+		if (failure && !failure->why)
+			failure_free(deployer, failure);
+		return;
+	}
+	free(failure->why);
+	failure->why = why;
+	failure->pause_ms = failure->pause_ms ? failure->pause_ms * 2 : RETRY_MIN_MS;
+	if (failure->pause_ms > RETRY_MAX_MS)
+		failure->pause_ms = RETRY_MAX_MS;
+	failure->retry_ms = uv_now(deployer->retry->loop) + failure->pause_ms;
+	retry_plan(deployer);
 }
 
 void nest_deployer_each_failure(struct nest_deployer *deployer,
@@ -320,6 +375,38 @@ int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec_json, co
 	return r;
 }
 
+static void pending_begin(struct nest_deployer *deployer, const struct nest_function_spec *spec)
+{
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (deploy_begin(deployer, spec, NULL, NULL, NULL, &err) == 0)
+		deployer->pending++;
+}
+
+struct surfacing {
+	struct nest_deployer *deployer;
+	const char *name;
+};
+
+static bool surface_entry(void *arg, const struct nest_registry_entry *entry)
+{
+	const struct surfacing *surfacing = arg;
+
+	if (strcmp(entry->spec->name, surfacing->name) == 0)
+		pending_begin(surfacing->deployer, entry->spec);
+	return true;
+}
+
+/* Of a name that its owner has let go another one's versions may have been waiting. */
+static void surface(struct nest_deployer *deployer, const char *name)
+{
+	struct surfacing surfacing = { .deployer = deployer, .name = name };
+
+	deployer->pending++;
+	nest_registry_each(deployer->registry, surface_entry, &surfacing);
+	deploy_settled(deployer);
+}
+
 int nest_deployer_remove(
 	struct nest_deployer *deployer, const char *name, const char *version, struct nest_err *err)
 {
@@ -330,18 +417,12 @@ int nest_deployer_remove(
 	failures_forget(deployer, name, version);
 	nest_host_remove(deployer->host, name, version);
 	nest_registry_each(deployer->registry, assert_live, deployer);
+	if (!version)
+		surface(deployer, name);
 	return 0;
 }
 
 /* ---- start and reload ---- */
-
-static void pending_begin(struct nest_deployer *deployer, const struct nest_function_spec *spec)
-{
-	struct nest_err err = NEST_ERR_INIT;
-
-	if (deploy_begin(deployer, spec, NULL, NULL, NULL, &err) == 0)
-		deployer->pending++;
-}
 
 static void remove_later(struct nest_deployer *deployer, const struct nest_function_spec *spec)
 {
@@ -359,6 +440,44 @@ static void remove_later(struct nest_deployer *deployer, const struct nest_funct
 		removal_free(deployer, removal);
 		nest_host_remove(deployer->host, spec->name, spec->version);
 	}
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+	struct nest_deployer *deployer = timer->data;
+	uint64_t now_ms = uv_now(timer->loop);
+	struct nest_registry_entry entry;
+	struct failure *failure, *next;
+
+	deployer->pending++; /* so that nothing settles, and no failure goes, within the walk */
+	DL_FOREACH_SAFE(deployer->failures, failure, next) {
+		if (failure->retry_ms == 0 || failure->retry_ms > now_ms)
+			continue;
+		failure->retry_ms = 0;
+		if (nest_registry_find(
+			    deployer->registry, failure->name, failure->version, &entry) == 0)
+			pending_begin(deployer, entry.spec);
+		else
+			failure_free(deployer, failure);
+	}
+	retry_plan(deployer);
+	deploy_settled(deployer);
+}
+
+/* Sets the timer to the next attempt; none is left running when there is none. */
+static void retry_plan(struct nest_deployer *deployer)
+{
+	uint64_t now_ms = uv_now(deployer->retry->loop), due = UINT64_MAX;
+	struct failure *failure;
+
+	DL_FOREACH(deployer->failures, failure) {
+		if (failure->retry_ms > 0 && failure->retry_ms < due)
+			due = failure->retry_ms;
+	}
+	if (due == UINT64_MAX)
+		uv_timer_stop(deployer->retry);
+	else
+		uv_timer_start(deployer->retry, on_retry, due > now_ms ? due - now_ms : 0, 0);
 }
 
 struct change_list {
@@ -404,25 +523,36 @@ static void warn_shadowed(struct nest_deployer *deployer)
 	nest_buf_done(&names);
 }
 
-int nest_deployer_reload(
-	struct nest_deployer *deployer, const struct nest_config *config, struct nest_err *err)
+void nest_deployer_apply(struct nest_deployer *deployer, struct nest_registry_reload *reload)
 {
-	struct nest_registry_reload *reload;
 	struct change_list list = { .deployer = deployer };
-	int r = nest_registry_reload(
-		deployer->registry, config->functions, config->nfunctions, &reload, err);
 
-	if (r < 0)
-		return r;
-	nest_registry_set_keep(deployer->registry, config->registry_versions);
 	nest_registry_reload_each(reload, make_room, deployer);
 	deployer->pending++; /* so that nothing settles while the changes are begun */
 	nest_registry_reload_each(reload, apply_change, &list);
 	list.removals = true;
 	nest_registry_reload_each(reload, apply_change, &list);
 	nest_registry_reload_commit(reload);
-	warn_shadowed(deployer);
 	deploy_settled(deployer);
+}
+
+bool nest_deployer_is_settled(const struct nest_deployer *deployer)
+{
+	return deployer->pending == 0;
+}
+
+int nest_deployer_reload(
+	struct nest_deployer *deployer, const struct nest_config *config, struct nest_err *err)
+{
+	struct nest_registry_reload *reload;
+	int r = nest_registry_reload(
+		deployer->registry, config->functions, config->nfunctions, &reload, err);
+
+	if (r < 0)
+		return r;
+	nest_registry_set_keep(deployer->registry, config->registry_versions);
+	nest_deployer_apply(deployer, reload);
+	warn_shadowed(deployer);
 	return 0;
 }
 

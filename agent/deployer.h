@@ -5,11 +5,13 @@
 #include <stdbool.h>
 
 #include <cjson/cJSON.h>
+#include <uv.h>
 
 struct nest_config;
 struct nest_err;
 struct nest_host;
 struct nest_registry;
+struct nest_registry_reload;
 
 /*
  * Brings the host to what the registry says should be deployed, and is the one way to change that: a new
@@ -19,7 +21,7 @@ struct nest_registry;
 struct nest_deployer;
 
 /* Borrows host and registry, which must outlive it. */
-int nest_deployer_new(struct nest_host *host, struct nest_registry *registry,
+int nest_deployer_new(uv_loop_t *loop, struct nest_host *host, struct nest_registry *registry,
 	struct nest_deployer **ret, struct nest_err *err);
 
 /* Deploys under way are forgotten: their callbacks never come. Only once the host is closed. */
@@ -51,7 +53,19 @@ int nest_deployer_remove(struct nest_deployer *deployer, const char *name, const
 int nest_deployer_reload(
 	struct nest_deployer *deployer, const struct nest_config *config, struct nest_err *err);
 
-/* What should be deployed and is not; stops when @cb returns false. */
+/*
+ * Puts a reload of the registry into force (takes it), as nest_deployer_reload() does: what is new
+ * is deployed, live versions move, then what is gone goes. What can't be deployed is a failure.
+ */
+void nest_deployer_apply(struct nest_deployer *deployer, struct nest_registry_reload *reload);
+
+/* Whether deploys that a start, a reload or a retry began are under way. */
+bool nest_deployer_is_settled(const struct nest_deployer *deployer);
+
+/*
+ * What should be deployed and is not: it is tried again after a second, and then after twice as
+ * long each time, up to five minutes. Stops when @cb returns false.
+ */
 void nest_deployer_each_failure(struct nest_deployer *deployer,
 	bool (*cb)(void *arg, const char *name, const char *version, const char *runtime,
 		const char *why),

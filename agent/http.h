@@ -109,6 +109,13 @@ int nest_http_listen_unix(
 int nest_http_listen_tcp(
 	struct nest_http_server *server, const char *address, struct nest_err *err);
 
+/*
+ * Listens on any address of the machine's: "0.0.0.0:9090", "[::]:9090", or ":9090" for both of
+ * these. For what everybody may read; others are -EINVAL.
+ */
+int nest_http_listen_anywhere(
+	struct nest_http_server *server, const char *address, struct nest_err *err);
+
 /* Replaces the limits for requests to come. */
 void nest_http_set_limits(struct nest_http_server *server, const struct nest_http_limits *limits);
 

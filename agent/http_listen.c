@@ -218,55 +218,89 @@ int nest_http_listen_unix(
 	return 0;
 }
 
-/* "127.0.0.1:8080" or "[::1]:8080" -> socket address; false for all others. */
-static bool parse_loopback(const char *text, struct sockaddr_storage *ret, socklen_t *ret_len)
+/* "127.0.0.1:8080", "[::1]:8080" or ":8080" -> socket address; false for all others. */
+static bool parse_address(const char *text, struct sockaddr_storage *ret, socklen_t *ret_len)
 {
 	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
 	const char *colon = strrchr(text, ':');
 	char host[64];
+	size_t len;
 	int port;
 
-	if (!colon || colon == text || (size_t)(colon - text) >= sizeof(host) || !colon[1] ||
+	if (!colon || (size_t)(colon - text) >= sizeof(host) || !colon[1] ||
 		strspn(colon + 1, "0123456789") != strlen(colon + 1) || strlen(colon + 1) > 5)
 		return false;
 	port = (int)strtol(colon + 1, NULL, 10);
-	memcpy(host, text, (size_t)(colon - text));
-	host[colon - text] = '\0';
+	len = (size_t)(colon - text);
+	memcpy(host, text, len);
+	host[len] = '\0';
 	if (port > 65535)
 		return false;
 	*ret_len = sizeof(*v6);
-	if (strcmp(host, "[::1]") == 0)
-		return uv_ip6_addr("::1", port, v6) == 0;
+	if (len == 0)
+		return uv_ip6_addr("::", port, v6) == 0;
+	if (host[0] == '[' && host[len - 1] == ']') {
+		host[len - 1] = '\0';
+		return uv_ip6_addr(host + 1, port, v6) == 0;
+	}
 	*ret_len = sizeof(*v4);
-	return uv_ip4_addr(host, port, v4) == 0 && (ntohl(v4->sin_addr.s_addr) >> 24) == 127;
+	return uv_ip4_addr(host, port, v4) == 0;
 }
 
-int nest_http_listen_tcp(struct nest_http_server *server, const char *address, struct nest_err *err)
+static bool is_loopback(const struct sockaddr_storage *address)
 {
-	struct sockaddr_storage where = { .ss_family = AF_UNSPEC };
+	if (address->ss_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)address)->sin6_addr);
+}
+
+static int listen_tcp(struct nest_http_server *server, const char *address,
+	const struct sockaddr_storage *where, socklen_t len, struct nest_err *err)
+{
 	nest_autoclose int fd = -1;
 	const int on = 1;
-	socklen_t len;
 	int r;
 
-	if (!parse_loopback(address, &where, &len))
-		return nest_err_say(err, -EINVAL,
-			"listen on '%s': only loopback is allowed, as in '127.0.0.1:8080' or "
-			"'[::1]:8080'",
-			address);
-	fd = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(where->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return nest_err_set(err, -errno, "make socket");
 	/* TCP_NODELAY is inherited by what is accepted */
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 ||
-		bind(fd, (const struct sockaddr *)&where, len) < 0 || listen(fd, BACKLOG) < 0)
+		bind(fd, (const struct sockaddr *)where, len) < 0 || listen(fd, BACKLOG) < 0)
 		return nest_err_set(err, -errno, "listen on '%s'", address);
 	r = listener_add(server, fd, NULL, NULL, err);
 	if (r == 0)
 		nest_take_fd(fd);
 	return r;
+}
+
+int nest_http_listen_tcp(struct nest_http_server *server, const char *address, struct nest_err *err)
+{
+	struct sockaddr_storage where = { .ss_family = AF_UNSPEC };
+	socklen_t len;
+
+	if (!parse_address(address, &where, &len) || !is_loopback(&where))
+		return nest_err_say(err, -EINVAL,
+			"listen on '%s': only loopback is allowed, as in '127.0.0.1:8080' or "
+			"'[::1]:8080'",
+			address);
+	return listen_tcp(server, address, &where, len, err);
+}
+
+int nest_http_listen_anywhere(
+	struct nest_http_server *server, const char *address, struct nest_err *err)
+{
+	struct sockaddr_storage where = { .ss_family = AF_UNSPEC };
+	socklen_t len;
+
+	if (!parse_address(address, &where, &len))
+		return nest_err_say(err, -EINVAL,
+			"listen on '%s': this must be an address and a port, as in '0.0.0.0:9090' "
+			"or '[::]:9090', or a port alone, as in ':9090'",
+			address);
+	return listen_tcp(server, address, &where, len, err);
 }
 
 unsigned nest_http_listen_port(const struct nest_http_server *server)

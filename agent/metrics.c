@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "agent/gateway.h"
+#include "agent/reporting.h"
+#include "agent/scaler.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "runtime/function.h"
@@ -281,6 +283,31 @@ static void render_exchange(FILE *out, const struct nest_host_stats *stats)
 		stats->snapshots_exchange_failures_total);
 }
 
+static void render_scaler(FILE *out, const struct nest_reporting *reporting)
+{
+	struct nest_scaler_status status;
+
+	if (!reporting || nest_reporting_scaler(reporting, &status) != 0)
+		return;
+	counter(out, "nestlet_scaler_reports_total", "Reports begun.", status.reports_total);
+	counter(out, "nestlet_scaler_failures_total",
+		"Reports that were not answered as they should be.", status.failures_total);
+	counter(out, "nestlet_scaler_old_generations_total",
+		"Replies with a generation below the one in force.", status.old_total);
+	gauge(out, "nestlet_scaler_generation", "The generation in force; 0: none.",
+		(double)nest_reporting_generation(reporting));
+	gauge(out, "nestlet_scaler_last_contact_seconds",
+		"When the scaler last answered as it should, Unix time; 0: never.",
+		(double)status.contact_ms / 1e3);
+	gauge(out, "nestlet_scaler_report_bytes", "Size of the last report, uncompressed.",
+		(double)status.report_bytes);
+	gauge(out, "nestlet_scaler_report_sent_bytes", "Size of the last report as sent.",
+		(double)status.sent_bytes);
+	gauge(out, "nestlet_scaler_report_seconds",
+		"Time that the last report took the event loop to write and compress.",
+		(double)status.report_us / 1e6);
+}
+
 static void render_host(FILE *out, struct nest_host *host, const struct nest_metrics_daemon *daemon)
 {
 	struct nest_host_stats stats;
@@ -340,6 +367,7 @@ int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon
 	render_process(out, daemon);
 	if (daemon->gateway)
 		render_gateway(out, daemon->gateway);
+	render_scaler(out, daemon->reporting);
 	render_functions(out, &set);
 	failed = set.failed || ferror(out);
 	failed |= fclose(out) != 0;

@@ -8,6 +8,7 @@
 
 struct nest_gateway;
 struct nest_host;
+struct nest_reporting;
 
 /* What only the daemon knows of itself. */
 struct nest_metrics_daemon {
@@ -16,7 +17,8 @@ struct nest_metrics_daemon {
 	bool draining;
 	uint64_t reloads_total;
 	uint64_t reload_failures_total;
-	const struct nest_gateway *gateway; /* NULL until the host is ready */
+	const struct nest_gateway *gateway;	/* NULL until the host is ready */
+	const struct nest_reporting *reporting; /* NULL: not open */
 };
 
 /*

@@ -43,6 +43,7 @@ struct nest_registry_function *nest_registry_part_need(
 	if (!function)
 		return NULL;
 	function->next = 1;
+	function->owner = part->owner;
 	function->name = strdup(name);
 	if (function->name)
 		HASH_ADD_KEYPTR(
@@ -138,6 +139,17 @@ static struct nest_registry_version *newest(const struct nest_registry_function 
 
 /* ---- the whole ---- */
 
+const char *nest_registry_owner_name(enum nest_registry_owner owner)
+{
+	static const char *const names[] = {
+		[NEST_REGISTRY_CONFIG] = "config",
+		[NEST_REGISTRY_ADMIN] = "admin",
+		[NEST_REGISTRY_SCALER] = "scaler",
+	};
+
+	return names[owner];
+}
+
 int nest_registry_open(
 	const char *path, uint32_t keep, struct nest_registry **ret, struct nest_err *err)
 {
@@ -150,6 +162,9 @@ int nest_registry_open(
 		free(registry);
 		return nest_err_set(err, -ENOMEM, "open registry '%s'", path);
 	}
+	registry->config.owner = NEST_REGISTRY_CONFIG;
+	registry->admin.owner = NEST_REGISTRY_ADMIN;
+	registry->scaler.owner = NEST_REGISTRY_SCALER;
 	nest_registry_set_keep(registry, keep);
 	rc = nest_registry_store_sweep(path, err);
 	if (rc == 0)
@@ -168,6 +183,7 @@ void nest_registry_free(struct nest_registry *registry)
 		return;
 	nest_registry_part_clear(&registry->config);
 	nest_registry_part_clear(&registry->admin);
+	nest_registry_part_clear(&registry->scaler);
 	free(registry->path);
 	free(registry);
 }
@@ -183,6 +199,7 @@ static struct nest_registry_entry entry_of(
 	return (struct nest_registry_entry){
 		.spec = version->spec,
 		.live = version == function->live,
+		.owner = function->owner,
 		.file = version->file,
 		.line = version->line,
 	};
@@ -202,24 +219,30 @@ static bool each_version(const struct nest_registry_function *function,
 	return true;
 }
 
-/* Both parts are sorted; this walks them as one. */
+/* The parts are sorted; this walks them as one, and of equal names takes the first owner's. */
 void nest_registry_each(struct nest_registry *registry,
 	bool (*cb)(void *arg, const struct nest_registry_entry *entry), void *arg)
 {
-	struct nest_registry_function *a, *b;
+	struct nest_registry_part *parts[] = { &registry->config, &registry->admin,
+		&registry->scaler };
+	struct nest_registry_function *at[NEST_ARRAY_SIZE(parts)], *first;
 
-	nest_registry_part_sort(&registry->config);
-	nest_registry_part_sort(&registry->admin);
-	a = registry->config.by_name;
-	b = registry->admin.by_name;
-	while (a || b) {
-		int order = !a ? 1 : !b ? -1 : strcmp(a->name, b->name);
-		struct nest_registry_function *first = order <= 0 ? a : b;
-
-		if (order <= 0)
-			a = a->hh.next;
-		if (order >= 0)
-			b = b->hh.next;
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(parts); i++) {
+		nest_registry_part_sort(parts[i]);
+		at[i] = parts[i]->by_name;
+	}
+	for (;;) {
+		first = NULL;
+		for (size_t i = 0; i < NEST_ARRAY_SIZE(parts); i++) {
+			if (at[i] && (!first || strcmp(at[i]->name, first->name) < 0))
+				first = at[i];
+		}
+		if (!first)
+			return;
+		for (size_t i = 0; i < NEST_ARRAY_SIZE(parts); i++) {
+			if (at[i] && strcmp(at[i]->name, first->name) == 0)
+				at[i] = at[i]->hh.next;
+		}
 		if (!each_version(first, cb, arg))
 			return;
 	}
@@ -234,6 +257,8 @@ int nest_registry_find(const struct nest_registry *registry, const char *name, c
 
 	if (!function)
 		function = nest_registry_part_find(&registry->admin, name);
+	if (!function)
+		function = nest_registry_part_find(&registry->scaler, name);
 	if (!function)
 		return 1;
 	found = version ? nest_registry_function_find(function, version) : function->live;
@@ -261,17 +286,21 @@ int nest_registry_shadowed(struct nest_registry *registry, struct nest_buf *ret_
 
 /* ---- the admin API's part ---- */
 
-/* -EPERM where the config has @name. */
+/* -EPERM where the config has @name, -EACCES where the scaler has, and the admin API hasn't. */
 static int check_owner(const struct nest_registry *registry, const char *name, struct nest_err *err)
 {
 	const struct nest_registry_function *function =
 		nest_registry_part_find(&registry->config, name);
 
-	if (!function)
-		return 0;
-	return nest_err_say(err, -EPERM,
-		"function '%s' is set in '%s' line %u: change it there and reload", name,
-		function->live->file, function->live->line);
+	if (function)
+		return nest_err_say(err, -EPERM,
+			"function '%s' is set in '%s' line %u: change it there and reload", name,
+			function->live->file, function->live->line);
+	if (nest_registry_part_find(&registry->scaler, name) &&
+		!nest_registry_part_find(&registry->admin, name))
+		return nest_err_say(err, -EACCES,
+			"function '%s' was placed by the scaler: have the scaler change it", name);
+	return 0;
 }
 
 static int check_pending(

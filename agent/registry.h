@@ -12,9 +12,10 @@ struct nest_err;
 struct nest_function_spec;
 
 /*
- * Which functions should be deployed: those of the config, and those of the admin API, which are
- * kept in a file. A version never changes; a name belongs to the config or to the admin API: where
- * both have it, the config's versions count and the others wait, shadowed, until it lets go.
+ * Which functions should be deployed: those of the config, those of the admin API, which are kept
+ * in a file, and those that the scaler places (agent/desired.h keeps them). A version never changes.
+ * A name belongs to one owner: where several have it, the config comes before the admin API, and
+ * that before the scaler; the others' versions wait, shadowed, until it lets go.
  *
  * The registry deploys nothing. Who does brings up a version first and commits it then:
  *
@@ -23,11 +24,23 @@ struct nest_function_spec;
  */
 struct nest_registry;
 
+/* Who wants a function, in the order in which they count. */
+enum nest_registry_owner {
+	NEST_REGISTRY_CONFIG,
+	NEST_REGISTRY_ADMIN,
+	NEST_REGISTRY_SCALER,
+	NEST_REGISTRY_OWNERS
+};
+
+/* "config", "admin", "scaler". Any thread. */
+const char *nest_registry_owner_name(enum nest_registry_owner owner);
+
 /* One version of one function. Valid until the registry changes. */
 struct nest_registry_entry {
 	const struct nest_function_spec *spec; /* with its version */
 	bool live;			       /* the one that calls without a version go to */
-	const char *file;		       /* of the config; NULL: the admin API's */
+	enum nest_registry_owner owner;
+	const char *file; /* of the config; NULL: another's */
 	unsigned line;
 };
 
@@ -69,7 +82,8 @@ struct nest_registry_plan;
  * Plans @spec (copied). A spec without a version gets the next number, or, when it equals the
  * newest version, that one. 0 and *@ret_plan, for commit or abandon; 1: it stands already as
  * *@ret_entry, there is nothing to deploy (it may be not live). -EEXIST: this version stands with
- * another spec; -EPERM: the name is the config's; -EBUSY: a plan for this name is pending.
+ * another spec; -EPERM: the name is the config's; -EACCES: it is the scaler's; -EBUSY: a plan for
+ * this name is pending.
  */
 int nest_registry_plan(struct nest_registry *registry, const struct nest_function_spec *spec,
 	struct nest_registry_plan **ret_plan, struct nest_registry_entry *ret_entry,
@@ -91,8 +105,8 @@ int nest_registry_commit(struct nest_registry_plan *plan,
 void nest_registry_abandon(struct nest_registry_plan *plan);
 
 /*
- * Removes one version, or with @version NULL the function. 0; 1: there is none; -EPERM: the name is
- * the config's; -EBUSY: the version is live and not the only one, or a plan is pending. When it
+ * Removes one version, or with @version NULL the function. 0; 1: there is none; -EPERM, -EACCES: the
+ * name is the config's, or the scaler's; -EBUSY: the version is live and not the only one, or a plan is pending. When it
  * fails nothing has changed. Blocks on the disk.
  */
 int nest_registry_remove(struct nest_registry *registry, const char *name, const char *version,
@@ -102,7 +116,7 @@ int nest_registry_remove(struct nest_registry *registry, const char *name, const
 int nest_registry_set_live(struct nest_registry *registry, const char *name, const char *version,
 	struct nest_err *err);
 
-/* ---- the config's part ---- */
+/* ---- the config's part, and the scaler's ---- */
 
 struct nest_registry_reload;
 
@@ -121,6 +135,23 @@ int nest_registry_reload(struct nest_registry *registry,
 	const struct nest_config_function *functions, size_t n, struct nest_registry_reload **ret,
 	struct nest_err *err);
 
+/* What the scaler says of one version. */
+struct nest_registry_placement {
+	const char *name;
+	const struct nest_function_spec *spec; /* NULL: it could not be read */
+};
+
+/*
+ * The same for the scaler's part; the last version listed of a name is live. A placement that can't
+ * be taken, because it has no version or because its version stands with another spec, is told to
+ * @refused with its index; the others are taken. Of a name with a placement that was refused, or has
+ * no spec, the versions that stand stay.
+ */
+int nest_registry_place(struct nest_registry *registry,
+	const struct nest_registry_placement *placements, size_t n,
+	void (*refused)(void *arg, size_t i, const struct nest_err *why), void *arg,
+	struct nest_registry_reload **ret, struct nest_err *err);
+
 /*
  * Calls @cb for each change: all removals, then all deployments, then which versions become live.
  * Of a shadowed or resurfacing function all versions count.
@@ -130,7 +161,7 @@ void nest_registry_reload_each(const struct nest_registry_reload *reload,
 		void *arg, enum nest_registry_change change, const struct nest_function_spec *spec),
 	void *arg);
 
-/* Puts the reload into force; takes it. Never fails; the config's part is not written to disk. */
+/* Puts the reload into force; takes it. Never fails; neither part is written to disk by it. */
 void nest_registry_reload_commit(struct nest_registry_reload *reload);
 
 /* Forgets it; takes it. NULL is fine. */

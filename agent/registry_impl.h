@@ -10,17 +10,18 @@
 
 /*
  * What the files of the registry share. A *part* is one owner's functions by name; the registry has
- * two, the config's and the admin API's.
+ * one for each owner.
  */
 struct nest_registry_version {
 	struct nest_function_spec *spec;
-	char *file; /* of the config; NULL: the admin API's */
+	char *file; /* of the config; NULL: another's */
 	unsigned line;
 	struct nest_registry_version *prev, *next;
 };
 
 struct nest_registry_function {
 	char *name;
+	enum nest_registry_owner owner;
 	struct nest_registry_version *versions; /* oldest first; never empty once in a part */
 	struct nest_registry_version *live;
 	uint64_t next; /* the number for the next version without one */
@@ -28,12 +29,14 @@ struct nest_registry_function {
 };
 
 struct nest_registry_part {
+	enum nest_registry_owner owner;
 	struct nest_registry_function *by_name;
 };
 
 struct nest_registry {
 	struct nest_registry_part config;
 	struct nest_registry_part admin;
+	struct nest_registry_part scaler;
 	struct nest_registry_plan *plans; /* pending ones */
 	char *path;
 	uint32_t keep;

@@ -596,10 +596,116 @@ START_TEST(a_killed_writer_leaves_the_last_state_or_the_next)
 }
 END_TEST
 
+/* ---- the scaler's part ---- */
+
+static void note_refused(void *arg, size_t i, const struct nest_err *why)
+{
+	ck_assert_int_eq(nest_buf_printf(arg, "%zu: %.30s; ", i, nest_err_text(why)), 0);
+}
+
+/* Places @given, where pids 0 is a spec that could not be read; @refused as told, @changes as needed. */
+static struct nest_registry_reload *place(struct nest_registry *registry, const struct given *given,
+	size_t n, const char *refused, const char *changes)
+{
+	struct nest_registry_placement placements[8] = { { .spec = NULL } };
+	struct nest_registry_reload *pending = NULL;
+	struct nest_buf told = NEST_BUF_INIT, changed = NEST_BUF_INIT;
+	nest_autofree char *text = NULL;
+	nest_autofree char *more = NULL;
+
+	for (size_t i = 0; i < n; i++)
+		placements[i] = (struct nest_registry_placement){ .name = given[i].name,
+			.spec = given[i].pids
+					? spec_of(given[i].name, given[i].version, given[i].pids)
+					: NULL };
+	ck_assert_int_eq(
+		nest_registry_place(registry, placements, n, note_refused, &told, &pending, NULL),
+		0);
+	for (size_t i = 0; i < n; i++)
+		nest_function_free((struct nest_function_spec *)placements[i].spec);
+	nest_registry_reload_each(pending, note_change, &changed);
+	text = nest_buf_take_string(&told);
+	more = nest_buf_take_string(&changed);
+	ck_assert_str_eq(text, refused);
+	ck_assert_str_eq(more, changes);
+	return pending;
+}
+
+START_TEST(what_the_scaler_places_counts_last)
+{
+	static const struct given given[] = { { "a", "1", 5 }, { "b", "s", 6 } };
+	struct nest_registry_plan *pending = NULL;
+	struct nest_registry_entry entry;
+	struct nest_registry *registry;
+
+	set_up();
+	registry = open_registry(10);
+	put(registry, "a", "", 1, NULL);
+	nest_registry_reload_commit(place(registry, given, 2, "", "+b:s *b:s "));
+	holds(registry, "a:1=1* b:s=6* ");
+	ck_assert_int_eq(nest_registry_find(registry, "b", NULL, &entry), 0);
+	ck_assert_str_eq(nest_registry_owner_name(entry.owner), "scaler");
+	ck_assert_int_eq(plan(registry, "b", "", 1, &pending, &entry, NULL), -EACCES);
+	ck_assert_int_eq(nest_registry_remove(registry, "b", NULL, NULL), -EACCES);
+	/* the admin API may go on with its own, and let it go */
+	put(registry, "a", "", 2, NULL);
+	ck_assert_int_eq(nest_registry_remove(registry, "a", NULL, NULL), 0);
+	holds(registry, "a:1=5* b:s=6* ");
+	nest_registry_reload_commit(place(registry, given, 0, "", "-a:1 -b:s "));
+	keeps(&registry, "");
+	nest_registry_free(registry);
+	tear_down();
+}
+END_TEST
+
+START_TEST(a_placement_that_is_wrong_leaves_what_stands)
+{
+	static const struct given first[] = { { "a", "1", 1 }, { "a", "2", 2 }, { "b", "1", 3 },
+		{ "c", "1", 4 } };
+	/* a:1 comes with another spec, b can't be read, c stays as it is, one has no name */
+	static const struct given second[] = { { "a", "1", 9 }, { "a", "3", 2 }, { "b", "1", 0 },
+		{ "c", "1", 4 }, { "", "", 0 } };
+	static const struct given third[] = { { "a", "", 1 } };
+	struct nest_registry *registry;
+
+	set_up();
+	registry = open_registry(10);
+	nest_registry_reload_commit(
+		place(registry, first, 4, "", "+a:1 +a:2 +b:1 +c:1 *a:2 *b:1 *c:1 "));
+	holds(registry, "a:1=1 a:2=2* b:1=3* c:1=4* ");
+	nest_registry_reload_commit(
+		place(registry, second, 5, "0: version '1' of function 'a' st; ", "+a:3 *a:3 "));
+	holds(registry, "a:3=2* a:1=1 a:2=2 b:1=3* c:1=4* ");
+	nest_registry_reload_abandon(
+		place(registry, third, 1, "0: function 'a' has no version: a; ", "-b:1 -c:1 "));
+	nest_registry_free(registry);
+	tear_down();
+}
+END_TEST
+
+START_TEST(the_scaler_keeps_no_host_from_its_config)
+{
+	static const struct given given[] = { { "a", "1", 1 } }, other[] = { { "a", "1", 2 } };
+	struct nest_registry *registry;
+
+	set_up();
+	registry = open_registry(10);
+	nest_registry_reload_commit(place(registry, given, 1, "", "+a:1 *a:1 "));
+	reloads(registry, other, 1, "+a:1 *a:1 ");
+	holds(registry, "a:1=2*@ ");
+	reloads(registry, other, 0, "+a:1 *a:1 ");
+	holds(registry, "a:1=1* ");
+	nest_registry_free(registry);
+	tear_down();
+}
+END_TEST
+
 NEST_SUITE("agent/registry", versions_are_numbered_and_kept, the_same_spec_again_is_nothing_new,
 	a_version_never_changes, one_deployment_of_a_name_is_under_way_at_once,
 	old_versions_are_dropped_but_never_the_live_one, versions_and_functions_are_removed,
 	what_does_not_reach_the_disk_has_not_happened, a_reload_says_what_changes,
 	a_reload_is_all_or_nothing, what_the_config_owns_is_changed_there,
 	a_shadowed_function_comes_back, a_damaged_file_is_named_and_left_alone,
-	what_a_crash_left_half_written_is_swept, a_killed_writer_leaves_the_last_state_or_the_next)
+	what_a_crash_left_half_written_is_swept, what_the_scaler_places_counts_last,
+	a_placement_that_is_wrong_leaves_what_stands, the_scaler_keeps_no_host_from_its_config,
+	a_killed_writer_leaves_the_last_state_or_the_next)

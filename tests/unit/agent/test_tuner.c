@@ -80,7 +80,11 @@ static void deploy(const char *keys)
 	ck_assert_int_eq(nest_json_parse(text, strlen(text), &json, &err), 0);
 	ck_assert_msg(nest_function_parse(json, NULL, &function.spec, &err) == 0, "%s",
 		nest_err_text(&err));
-	load = (struct nest_target_load){ .id = 1, .slots = 1, .quiet_us = UINT64_MAX / 2 };
+	load = (struct nest_target_load){ .id = 1,
+		.least = function.spec->workers_min,
+		.most = function.spec->workers_max,
+		.slots = 1,
+		.quiet_us = UINT64_MAX / 2 };
 }
 
 static void begin(uint64_t workers_bytes)
