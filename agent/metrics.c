@@ -285,17 +285,17 @@ static void render_exchange(FILE *out, const struct nest_host_stats *stats)
 
 static void render_scaler(FILE *out, const struct nest_reporting *reporting)
 {
-	struct nest_scaler_status status;
+	struct nest_scaler_status status = { .reports_total = 0 };
 
-	if (!reporting || nest_reporting_scaler(reporting, &status) != 0)
-		return;
+	if (reporting)
+		nest_reporting_scaler(reporting, &status);
 	counter(out, "nestlet_scaler_reports_total", "Reports begun.", status.reports_total);
 	counter(out, "nestlet_scaler_failures_total",
 		"Reports that were not answered as they should be.", status.failures_total);
 	counter(out, "nestlet_scaler_old_generations_total",
 		"Replies with a generation below the one in force.", status.old_total);
 	gauge(out, "nestlet_scaler_generation", "The generation in force; 0: none.",
-		(double)nest_reporting_generation(reporting));
+		reporting ? (double)nest_reporting_generation(reporting) : 0);
 	gauge(out, "nestlet_scaler_last_contact_seconds",
 		"When the scaler last answered as it should, Unix time; 0: never.",
 		(double)status.contact_ms / 1e3);
