@@ -135,6 +135,8 @@ def test_an_artifact_may_come_in_chunks_and_half_of_one_leaves_nothing(host):
         wire.send(b"0\r\n\r\n")
         response = wire.response()
         assert response.status == 201, response
+    staging = host.root / "state" / "code" / "staging"
+    wait_for(lambda: not list(staging.iterdir()), "the archive, which is a tree now, is swept")
     before = sorted(p.name for p in (host.root / "state").rglob("*"))
     with Wire(host.admin_socket) as wire:
         wire.send(request("POST", "/v1/artifacts", None, f"content-length: {len(data)}"))
