@@ -38,6 +38,10 @@ static const struct nest_admin_route routes[] = {
 	{ "GET", "/v1/functions/{name}/logs", nest_admin_logs_get, NULL },
 	{ "POST", "/v1/functions/{name}/snapshot", nest_admin_change_snapshot_build, NULL },
 	{ "DELETE", "/v1/functions/{name}/snapshot", nest_admin_change_snapshot_remove, NULL },
+	{ "GET", "/v1/functions/{name}/aliases", nest_admin_alias_list, NULL },
+	{ "PUT", "/v1/functions/{name}/aliases/{part}", nest_admin_alias_set, NULL },
+	{ "DELETE", "/v1/functions/{name}/aliases/{part}", nest_admin_alias_remove, NULL },
+	{ "POST", "/v1/functions/{name}/rollback", nest_admin_alias_rollback, NULL },
 	{ "GET", "/v1/workers", nest_admin_show_workers, NULL },
 	{ "POST", "/v1/artifacts", nest_admin_change_artifact, nest_admin_change_artifact_piece },
 	{ "GET", "/v1/cache", nest_admin_cache_list, NULL },
@@ -48,34 +52,47 @@ static const struct nest_admin_route routes[] = {
 	{ "POST", "/v1/drain", nest_admin_change_drain, NULL },
 };
 
-/* Whether @path is of the form @pattern; its {name} goes to @ret_name. */
-static bool path_matches(const char *pattern, const char *path, char *ret_name, size_t n)
+/* Copies the segment that @path begins with; its length, or 0 for one that is empty or too long. */
+static size_t take_segment(const char *path, char *ret, size_t n)
 {
-	const char *hole = strstr(pattern, "{name}");
-	size_t before, len;
+	size_t len = strcspn(path, "/");
 
-	ret_name[0] = '\0';
-	if (!hole)
-		return strcmp(pattern, path) == 0;
-	before = (size_t)(hole - pattern);
-	if (strncmp(pattern, path, before) != 0)
-		return false;
-	path += before;
-	len = strcspn(path, "/");
-	if (len == 0 || len >= n || strcmp(path + len, hole + strlen("{name}")) != 0)
-		return false;
-	memcpy(ret_name, path, len);
-	ret_name[len] = '\0';
-	return true;
+	if (len >= n)
+		return 0;
+	memcpy(ret, path, len);
+	ret[len] = '\0';
+	return len;
+}
+
+/* Whether @path is of the form @pattern; its {name} and {part} go to @request. */
+static bool path_matches(const char *pattern, const char *path, struct nest_admin_request *request)
+{
+	request->name[0] = request->part[0] = '\0';
+	while (*pattern) {
+		bool name = strncmp(pattern, "{name}", 6) == 0;
+		size_t len = 1;
+
+		if (name || strncmp(pattern, "{part}", 6) == 0) {
+			len = name ? take_segment(path, request->name, sizeof(request->name))
+				   : take_segment(path, request->part, sizeof(request->part));
+			pattern += 6;
+		} else if (*pattern++ != *path) {
+			return false;
+		}
+		if (len == 0)
+			return false;
+		path += len;
+	}
+	return *path == '\0';
 }
 
 /* The route of @method and @path; NULL with *@ret_path_known saying whether only the method is wrong. */
-static const struct nest_admin_route *route_find(
-	const char *method, const char *path, char *ret_name, size_t n, bool *ret_path_known)
+static const struct nest_admin_route *route_find(const char *method, const char *path,
+	struct nest_admin_request *request, bool *ret_path_known)
 {
 	*ret_path_known = false;
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(routes); i++) {
-		if (!path_matches(routes[i].path, path, ret_name, n))
+		if (!path_matches(routes[i].path, path, request))
 			continue;
 		*ret_path_known = true;
 		if (strcmp(routes[i].method, method) == 0)
@@ -209,8 +226,7 @@ static void on_request(void *server_arg, struct nest_http_exchange *exchange,
 	request->env = &admin->env;
 	request->exchange = exchange;
 	nest_http_set_owner(exchange, request);
-	request->route =
-		route_find(http->method, http->path, request->name, sizeof(request->name), &known);
+	request->route = route_find(http->method, http->path, request, &known);
 	if (!request->route) {
 		nest_admin_request_refuse(request, known ? 405 : 404, "Request.Invalid",
 			"%s %s is not a request of the admin API", http->method, http->path);

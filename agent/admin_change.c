@@ -46,15 +46,31 @@ static void on_deployed(void *arg, const char *version, bool created, const stru
 	nest_admin_request_answer(request, created ? 201 : 200, json);
 }
 
+/* The query's share: of 100 requests for the live version, those that the new one gets. */
+static int read_share(const struct nest_admin_request *request, uint32_t *ret, struct nest_err *err)
+{
+	char text[16];
+
+	*ret = 100;
+	if (!nest_admin_request_query(request, "share", text, sizeof(text)))
+		return 0;
+	*ret = (uint32_t)strtoul(text, NULL, 10);
+	if (*text && strlen(text) <= 3 && strspn(text, "0123456789") == strlen(text) && *ret <= 100)
+		return 0;
+	return nest_err_say(err, -EINVAL, "share is a number from 0 to 100, not '%s'", text);
+}
+
 void nest_admin_change_put(struct nest_admin_request *request)
 {
 	const struct nest_admin_env *env = request->env;
 	nest_autojson cJSON *spec = NULL;
 	struct nest_err err = NEST_ERR_INIT;
 	const char *name = NULL;
-	int r;
+	uint32_t share;
+	int r = read_share(request, &share, &err);
 
-	r = nest_json_parse(nest_buf_bytes(&request->body), request->body.len, &spec, &err);
+	if (r == 0)
+		r = nest_json_parse(nest_buf_bytes(&request->body), request->body.len, &spec, &err);
 	if (r == 0 && !cJSON_IsObject(spec))
 		r = nest_err_say(&err, -EINVAL, "a spec is a JSON object, not %s",
 			nest_json_type_name(spec));
@@ -67,8 +83,9 @@ void nest_admin_change_put(struct nest_admin_request *request)
 			request->name, name);
 	if (r >= 0) {
 		request->state = request; /* answered later, also when the client leaves */
-		r = nest_deployer_put(env->deployer, spec,
-			env->config(env->daemon)->function_defaults, on_deployed, request, &err);
+		r = nest_deployer_put_share(env->deployer, spec,
+			env->config(env->daemon)->function_defaults, share, on_deployed, request,
+			&err);
 	}
 	if (r < 0)
 		refuse_change(request, &err);

@@ -20,6 +20,7 @@ struct nest_admin_request {
 	struct nest_http_exchange *exchange; /* NULL: the client is gone */
 	const struct nest_admin_route *route;
 	char name[80];	      /* the {name} of the path, or "" */
+	char part[40];	      /* the {part} of the path, or "" */
 	char *query;	      /* behind '?' */
 	struct nest_buf body; /* whole, unless the route streams it */
 	void *state;	      /* the handler's own */
@@ -66,6 +67,10 @@ void nest_admin_request_free(struct nest_admin_request *request);
 bool nest_admin_request_query(
 	const struct nest_admin_request *request, const char *key, char *ret, size_t n);
 
+/* Adds the "aliases" of the request's function to @object. -ENOENT: there is no such function. */
+int nest_admin_alias_describe(
+	const struct nest_admin_request *request, cJSON *object, struct nest_err *err);
+
 /* The handlers, by file. */
 void nest_admin_show_functions(struct nest_admin_request *request);
 void nest_admin_show_function(struct nest_admin_request *request);
@@ -91,5 +96,9 @@ void nest_admin_cache_remove(struct nest_admin_request *request);
 void nest_admin_cache_verify(struct nest_admin_request *request);
 void nest_admin_cache_prefetch(struct nest_admin_request *request);
 void nest_admin_logs_get(struct nest_admin_request *request);
+void nest_admin_alias_list(struct nest_admin_request *request);
+void nest_admin_alias_set(struct nest_admin_request *request);
+void nest_admin_alias_remove(struct nest_admin_request *request);
+void nest_admin_alias_rollback(struct nest_admin_request *request);
 
 #endif

@@ -58,7 +58,7 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 	cJSON_AddStringToObject(object, "version", stats->spec->version);
 	cJSON_AddBoolToObject(object, "live", stats->live);
 	cJSON_AddStringToObject(object, "runtime", stats->spec->runtime);
-	cJSON_AddStringToObject(object, "state", "deployed");
+	cJSON_AddStringToObject(object, "state", stats->quarantined ? "quarantined" : "deployed");
 	add_workers(object, stats);
 	cJSON_AddNumberToObject(object, "workersFrozen", stats->paused);
 	cJSON_AddNumberToObject(object, "workersDesired", stats->desired);
@@ -72,6 +72,7 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 		add_snapshot(object, &stats->snapshot);
 	if (stats->last_failure[0])
 		cJSON_AddStringToObject(object, "lastFailure", stats->last_failure);
+	cJSON_AddStringToObject(object, "breaker", stats->breaker);
 	return object;
 }
 
@@ -175,6 +176,7 @@ static void function_measured(void *arg)
 	cJSON *json = cJSON_CreateObject();
 	struct target_walk walk = { .name = request->name };
 	struct worker_walk workers = { .name = request->name };
+	struct nest_err err = NEST_ERR_INIT;
 
 	cJSON_AddStringToObject(json, "name", request->name);
 	walk.array = cJSON_AddArrayToObject(json, "versions");
@@ -182,6 +184,7 @@ static void function_measured(void *arg)
 	nest_host_each_target(request->env->host, each_target, &walk);
 	nest_deployer_each_failure(request->env->deployer, each_failure, &walk);
 	nest_host_each_worker(request->env->host, each_worker, &workers);
+	nest_admin_alias_describe(request, json, &err); /* of none that is not there */
 	if (walk.spec)
 		cJSON_AddItemToObject(json, "spec", walk.spec);
 	if (cJSON_GetArraySize(walk.array) == 0) {

@@ -9,17 +9,19 @@
 
 #include "agent/config.h"
 #include "agent/registry.h"
+#include "agent/switch.h"
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "runtime/alias.h"
 #include "runtime/function.h"
 #include "runtime/host.h"
 
 /*
- * Changes reach the host in an order that leaves no gap: what is new is deployed first; once
- * nothing is under way any more (`pending` is 0) the removals that waited are done, and every name's
- * live version is made what the registry says.
+ * Changes reach the host in an order that leaves no gap: what is new is deployed first, and has
+ * workers up; once nothing is under way any more (`pending` is 0) every name is made to point where
+ * the registry says, and the removals that waited are done.
  */
 
 #define RETRY_MIN_MS 1000u
@@ -62,6 +64,7 @@ struct deploy {
 	char *version;
 	char *runtime;
 	struct nest_registry_plan *plan; /* of a put that brings a new version */
+	uint32_t share;			 /* of a put: how many of 100 requests it gets */
 	/* a put's answer; NULL for a start's or a reload's deploy */
 	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err);
 	void *arg;
@@ -224,23 +227,13 @@ void nest_deployer_each_failure(struct nest_deployer *deployer,
 
 /* ---- settling: removals that waited, and live versions ---- */
 
-static bool assert_live(void *arg, const struct nest_registry_entry *entry)
-{
-	struct nest_deployer *deployer = arg;
-
-	/* one that could not be deployed is not there to be made live: its failure was logged */
-	if (entry->live)
-		nest_host_set_live(deployer->host, entry->spec->name, entry->spec->version);
-	return true;
-}
-
 static void settle(struct nest_deployer *deployer)
 {
 	struct removal *removal, *next;
 	struct nest_registry_entry entry;
 	void (*settled)(void *arg) = deployer->settled;
 
-	nest_registry_each(deployer->registry, assert_live, deployer);
+	nest_switch_assert(deployer->host, deployer->registry, NULL);
 	DL_FOREACH_SAFE(deployer->removals, removal, next) {
 		/* a later reload may have brought it back */
 		if (nest_registry_find(
@@ -268,61 +261,135 @@ static void version_dropped(void *arg, const char *name, const char *version)
 
 /* ---- one deploy ---- */
 
-/* A put's version stands in the host: makes it the registry's too. */
+/* A version that stands already gets its share. */
+static int put_standing(struct deploy *deploy, struct nest_err *err)
+{
+	struct nest_registry *registry = deploy->deployer->registry;
+	struct nest_registry_entry live;
+	struct nest_alias *alias = NULL;
+	int r;
+
+	if (deploy->share == 0)
+		return 0;
+	if (nest_registry_find(registry, deploy->name, NULL, &live) != 0 || live.file)
+		return 0; /* its file says which is live */
+	if (deploy->share == 100)
+		return nest_registry_set_live(registry, deploy->name, deploy->version, err);
+	if (strcmp(live.spec->version, deploy->version) == 0)
+		return 0;
+	r = nest_alias_make(
+		NEST_ALIAS_LIVE, live.spec->version, deploy->version, deploy->share, &alias, err);
+	if (r == 0)
+		r = nest_registry_set_alias(registry, deploy->name, alias, err);
+	nest_alias_free(alias);
+	return r;
+}
+
+/* A put's version stands in the host, ready for requests: makes it the registry's too. */
 static int put_commit(struct deploy *deploy, struct nest_err *err)
 {
 	struct nest_deployer *deployer = deploy->deployer;
-	struct nest_registry_entry entry;
 	int r;
 
 	if (deploy->plan) {
+		nest_registry_plan_share(deploy->plan, deploy->share);
 		r = nest_registry_commit(
 			nest_take_ptr(deploy->plan), version_dropped, deployer, err);
-		if (r < 0) {
-			nest_host_remove(deployer->host, deploy->name, deploy->version);
-			nest_registry_each(deployer->registry, assert_live, deployer);
-			return r;
-		}
-	} else if (nest_registry_find(deployer->registry, deploy->name, deploy->version, &entry) ==
-			   0 &&
-		   !entry.live) {
-		r = nest_registry_set_live(deployer->registry, deploy->name, deploy->version, err);
 		if (r < 0)
-			return r;
+			nest_host_remove(deployer->host, deploy->name, deploy->version);
+	} else {
+		r = put_standing(deploy, err);
 	}
-	nest_host_set_live(deployer->host, deploy->name, deploy->version);
-	return 0;
+	nest_switch_assert(deployer->host, deployer->registry, deploy->name);
+	return r < 0 ? r : 0;
+}
+
+static void put_done(struct deploy *deploy, bool created, const struct nest_err *err)
+{
+	deploy->cb(deploy->arg, err ? NULL : deploy->version, err ? false : created, err);
+	deploy_free(deploy);
+}
+
+static void on_put_warm(void *arg, const struct nest_err *why)
+{
+	struct deploy *deploy = arg;
+	bool created = deploy->plan != NULL;
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (!why) {
+		put_done(deploy, created, put_commit(deploy, &err) < 0 ? &err : NULL);
+		return;
+	}
+	err = *why;
+	nest_err_wrap(
+		&err, "version '%s' did not get ready, so the live one stays", deploy->version);
+	if (created)
+		nest_host_remove(deploy->deployer->host, deploy->name, deploy->version);
+	put_done(deploy, false, &err);
+}
+
+/* A version of the config is up, or can't be: it is the config that says it is to be live. */
+static void on_begun_warm(void *arg, const struct nest_err *why)
+{
+	struct deploy *deploy = arg;
+	struct nest_deployer *deployer = deploy->deployer;
+
+	if (why)
+		nest_log(NEST_LOG_WARN, "deployer",
+			"function '%s' version '%s' is made live without a worker: %s",
+			deploy->name, deploy->version, nest_err_text(why));
+	nest_switch_assert(deployer->host, deployer->registry, deploy->name);
+	deploy_free(deploy);
+	deploy_settled(deployer);
+}
+
+/* Has workers up that take over from those of the live version; 1: there is nothing to take over. */
+static int warm(struct deploy *deploy, const struct nest_target *target, uint32_t share,
+	void (*cb)(void *arg, const struct nest_err *why))
+{
+	struct nest_host *host = deploy->deployer->host;
+
+	if (share == 0 || nest_host_find(host, deploy->name, NULL) == target)
+		return 1;
+	return nest_host_warm(host, deploy->name, deploy->version, share, 100, cb, deploy);
+}
+
+/* One of those that a start or a reload began. */
+static void begun_deployed(
+	struct deploy *deploy, const struct nest_target *target, const struct nest_err *err)
+{
+	struct nest_deployer *deployer = deploy->deployer;
+	struct nest_registry_entry entry;
+
+	if (!target)
+		failures_add(deploy, err);
+	/* while the host starts there are no requests, and who waits for it waits for no worker */
+	else if (!deployer->settled &&
+		 nest_registry_find(deployer->registry, deploy->name, NULL, &entry) == 0 &&
+		 strcmp(entry.spec->version, deploy->version) == 0 &&
+		 warm(deploy, target, 100, on_begun_warm) == 0)
+		return;
+	deploy_free(deploy);
+	deploy_settled(deployer);
 }
 
 static void on_deployed(void *arg, struct nest_target *target, const struct nest_err *err)
 {
 	struct deploy *deploy = arg;
-	struct nest_deployer *deployer = deploy->deployer;
-	bool created = deploy->plan != NULL;
-	struct nest_err why = NEST_ERR_INIT;
-	int r = 0;
 
 	if (target)
-		failures_forget(deployer, deploy->name, deploy->version);
-	if (!deploy->cb) {
-		if (!target)
-			failures_add(deploy, err);
-		deploy_free(deploy);
-		deploy_settled(deployer);
-		return;
-	}
-	if (target)
-		r = put_commit(deploy, &why);
-	if (target && r == 0)
-		deploy->cb(deploy->arg, deploy->version, created, NULL);
-	else
-		deploy->cb(deploy->arg, NULL, false, target ? &why : err);
-	deploy_free(deploy);
+		failures_forget(deploy->deployer, deploy->name, deploy->version);
+	if (!deploy->cb)
+		begun_deployed(deploy, target, err);
+	else if (!target)
+		put_done(deploy, false, err);
+	else if (warm(deploy, target, deploy->share, on_put_warm) != 0)
+		on_put_warm(deploy, NULL);
 }
 
 /* Begins a deploy of @spec; on failure @plan is the caller's still. */
 static int deploy_begin(struct nest_deployer *deployer, const struct nest_function_spec *spec,
-	struct nest_registry_plan *plan,
+	struct nest_registry_plan *plan, uint32_t share,
 	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
 	void *arg, struct nest_err *err)
 {
@@ -336,6 +403,7 @@ static int deploy_begin(struct nest_deployer *deployer, const struct nest_functi
 	deploy->name = strdup(spec->name);
 	deploy->version = strdup(spec->version);
 	deploy->runtime = strdup(spec->runtime);
+	deploy->share = share;
 	deploy->cb = cb;
 	deploy->arg = arg;
 	if (!deploy->name || !deploy->version || !deploy->runtime)
@@ -356,6 +424,14 @@ int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec_json, co
 	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
 	void *arg, struct nest_err *err)
 {
+	return nest_deployer_put_share(deployer, spec_json, defaults, 100, cb, arg, err);
+}
+
+int nest_deployer_put_share(struct nest_deployer *deployer, const cJSON *spec_json,
+	const cJSON *defaults, uint32_t share,
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
+	void *arg, struct nest_err *err)
+{
 	struct nest_function_spec *spec = NULL;
 	struct nest_registry_plan *plan = NULL;
 	struct nest_registry_entry entry = { .spec = NULL };
@@ -368,8 +444,8 @@ int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec_json, co
 	if (r < 0)
 		return r;
 	/* what stands already is deployed again too: it may have failed when the host started */
-	r = deploy_begin(
-		deployer, plan ? nest_registry_plan_spec(plan) : entry.spec, plan, cb, arg, err);
+	r = deploy_begin(deployer, plan ? nest_registry_plan_spec(plan) : entry.spec, plan, share,
+		cb, arg, err);
 	if (r < 0)
 		nest_registry_abandon(plan);
 	return r;
@@ -379,7 +455,7 @@ static void pending_begin(struct nest_deployer *deployer, const struct nest_func
 {
 	struct nest_err err = NEST_ERR_INIT;
 
-	if (deploy_begin(deployer, spec, NULL, NULL, NULL, &err) == 0)
+	if (deploy_begin(deployer, spec, NULL, 100, NULL, NULL, &err) == 0)
 		deployer->pending++;
 }
 
@@ -416,10 +492,73 @@ int nest_deployer_remove(
 		return r;
 	failures_forget(deployer, name, version);
 	nest_host_remove(deployer->host, name, version);
-	nest_registry_each(deployer->registry, assert_live, deployer);
+	nest_switch_assert(deployer->host, deployer->registry, name);
 	if (!version)
 		surface(deployer, name);
 	return 0;
+}
+
+/* ---- names ---- */
+
+int nest_deployer_set_alias(struct nest_deployer *deployer, const char *name,
+	const struct nest_alias *alias, void (*cb)(void *arg, const struct nest_err *err),
+	void *arg, struct nest_err *err)
+{
+	return nest_switch_start(deployer->host, deployer->registry, name, alias, cb, arg, err);
+}
+
+int nest_deployer_each_alias(struct nest_deployer *deployer, const char *name,
+	bool (*cb)(void *arg, const char *name, const struct nest_alias *alias), void *arg,
+	struct nest_err *err)
+{
+	struct nest_registry_entry live;
+	struct nest_alias *alias = NULL;
+	bool more = true;
+	int r;
+
+	if (nest_registry_find(deployer->registry, name, NULL, &live) == 1)
+		return nest_err_say(err, -ENOENT, "no function '%s' is deployed", name);
+	if (!live.shared) {
+		r = nest_alias_make(NEST_ALIAS_LIVE, NULL, live.spec->version, 100, &alias, err);
+		if (r < 0)
+			return r;
+		more = cb(arg, name, alias);
+		nest_alias_free(alias);
+	}
+	if (more)
+		nest_registry_each_alias(deployer->registry, name, cb, arg);
+	return 0;
+}
+
+int nest_deployer_remove_alias(
+	struct nest_deployer *deployer, const char *name, const char *alias, struct nest_err *err)
+{
+	int r = nest_registry_remove_alias(deployer->registry, name, alias, err);
+
+	if (r == 0)
+		nest_host_remove_alias(deployer->host, name, alias);
+	return r;
+}
+
+int nest_deployer_rollback(struct nest_deployer *deployer, const char *name, char *ret_version,
+	void (*cb)(void *arg, const struct nest_err *err), void *arg, struct nest_err *err)
+{
+	struct nest_registry_entry before;
+	struct nest_alias *alias = NULL;
+	int r;
+
+	if (nest_registry_find_before(deployer->registry, name, &before) == 1)
+		return nest_err_say(err, -ENOENT,
+			"function '%s' has no version that was live before, or it is not the admin "
+			"API's",
+			name);
+	r = nest_alias_make(NEST_ALIAS_LIVE, NULL, before.spec->version, 100, &alias, err);
+	if (r < 0)
+		return r;
+	strcpy(ret_version, before.spec->version);
+	r = nest_deployer_set_alias(deployer, name, alias, cb, arg, err);
+	nest_alias_free(alias);
+	return r;
 }
 
 /* ---- start and reload ---- */

@@ -3,10 +3,12 @@
 #define NEST_AGENT_DEPLOYER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <cjson/cJSON.h>
 #include <uv.h>
 
+struct nest_alias;
 struct nest_config;
 struct nest_err;
 struct nest_host;
@@ -15,8 +17,9 @@ struct nest_registry_reload;
 
 /*
  * Brings the host to what the registry says should be deployed, and is the one way to change that: a new
- * version is deployed first and committed to the registry only when it stands, so that what was acknowledged
- * survives and what could not work was never promised. Loop thread only.
+ * version is deployed first, has workers up where the one before has, and is committed to the registry and sent
+ * requests only then, so that what was acknowledged survives and what could not work was never promised. Loop
+ * thread only.
  */
 struct nest_deployer;
 
@@ -44,6 +47,39 @@ int nest_deployer_start(struct nest_deployer *deployer, const struct nest_config
 int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec, const cJSON *defaults,
 	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
 	void *arg, struct nest_err *err);
+
+/*
+ * The same, and says how many of 100 of the live version's requests it is to get: 100 as above; 1 to 99, a canary
+ * beside the live one, which stays; 0, none. A function's first version is live whatever @share says.
+ */
+int nest_deployer_put_share(struct nest_deployer *deployer, const cJSON *spec,
+	const cJSON *defaults, uint32_t share,
+	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
+	void *arg, struct nest_err *err);
+
+/* Sets an alias (copied), "live" too: see nest_switch_start(). */
+int nest_deployer_set_alias(struct nest_deployer *deployer, const char *name,
+	const struct nest_alias *alias, void (*cb)(void *arg, const struct nest_err *err),
+	void *arg, struct nest_err *err);
+
+/*
+ * Calls @cb for each alias of a function, "live" among them, until it returns false. -ENOENT: no such
+ * function; -ENOMEM.
+ */
+int nest_deployer_each_alias(struct nest_deployer *deployer, const char *name,
+	bool (*cb)(void *arg, const char *name, const struct nest_alias *alias), void *arg,
+	struct nest_err *err);
+
+/* Removes an alias; fails as nest_registry_remove_alias(). */
+int nest_deployer_remove_alias(
+	struct nest_deployer *deployer, const char *name, const char *alias, struct nest_err *err);
+
+/*
+ * Makes the version live that was so before: ends a canary, or takes back the last change of the live version. As
+ * nest_deployer_set_alias(); -ENOENT: there is none. @ret_version has room for one.
+ */
+int nest_deployer_rollback(struct nest_deployer *deployer, const char *name, char *ret_version,
+	void (*cb)(void *arg, const struct nest_err *err), void *arg, struct nest_err *err);
 
 /* Removes a function, or one version. 1: there is none; -EPERM as above. */
 int nest_deployer_remove(struct nest_deployer *deployer, const char *name, const char *version,

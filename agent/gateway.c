@@ -10,6 +10,7 @@
 #include "agent/invoke.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "runtime/alias.h"
 
 /* What the Invoke API's headers ask for. */
 enum invocation {
@@ -145,9 +146,30 @@ static void answer_dry(const struct arrival *arrival)
 		nest_http_abort(arrival->exchange);
 }
 
+/* What an alias asks of a request: the value of a header. */
+static const char *header_value(void *arg, const char *name)
+{
+	const struct nest_http_request *request = arg;
+	size_t len = strlen(name);
+
+	for (size_t i = 0; i < request->nheaders; i++) {
+		const struct nest_http_header *header = &request->headers[i];
+
+		if (header->name_len == len && memcmp(header->name, name, len) == 0)
+			return header->value;
+	}
+	return NULL;
+}
+
+static struct nest_alias_asker asker_of(const struct arrival *arrival)
+{
+	return (struct nest_alias_asker){ .header = header_value, .arg = (void *)arrival->request };
+}
+
 static void take_invoke(struct arrival *arrival, const char *segment, size_t len)
 {
 	char name[NEST_FUNCTION_NAME_MAX + 1], qualifier[NEST_FUNCTION_VERSION_MAX + 1];
+	const struct nest_alias_asker asker = asker_of(arrival);
 	const struct nest_function_spec *spec;
 	struct nest_target *target;
 	enum invocation invocation;
@@ -163,7 +185,7 @@ static void take_invoke(struct arrival *arrival, const char *segment, size_t len
 		refuse(&arrival->origin, arrival->exchange, NEST_REFUSAL_INVALID, why);
 		return;
 	}
-	target = nest_host_find(arrival->gateway->host, name, qualifier);
+	target = nest_host_choose(arrival->gateway->host, name, qualifier, &asker);
 	arrival->origin.function = name;
 	if (!target) {
 		bool live = qualifier[0] == '\0' || strcmp(qualifier, "$LATEST") == 0;
@@ -171,7 +193,7 @@ static void take_invoke(struct arrival *arrival, const char *segment, size_t len
 		arrival->origin.version = live ? NULL : qualifier;
 		refuse(&arrival->origin, arrival->exchange, NEST_REFUSAL_NOT_FOUND,
 			live ? "no function of this name is deployed"
-			     : "this version of the function is not deployed");
+			     : "the function has no version and no alias of this name");
 		return;
 	}
 	spec = nest_target_spec(target);
@@ -203,6 +225,7 @@ static void take_route(struct arrival *arrival)
 {
 	const struct nest_http_header *host = arrival->wishes.host;
 	const struct nest_http_request *request = arrival->request;
+	const struct nest_alias_asker asker = asker_of(arrival);
 	enum invocation invocation;
 	struct nest_target *target;
 	uint64_t deadline_ms;
@@ -214,7 +237,7 @@ static void take_route(struct arrival *arrival)
 	}
 	target = nest_host_route(arrival->gateway->host, host ? host->value : "",
 		host ? hostname_len(host->value, host->value_len) : 0, request->path,
-		strlen(request->path), request->method);
+		strlen(request->path), request->method, &asker);
 	if (!target) {
 		refuse(&arrival->origin, arrival->exchange, NEST_REFUSAL_NOT_FOUND,
 			"no function has a route for this host, path and method");

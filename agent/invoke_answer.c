@@ -194,7 +194,8 @@ static bool passes(const struct nest_invoke *invoke, const struct nest_http_head
 	const char *connection)
 {
 	if (invoke->kind == NEST_INVOKE_EVENT)
-		return strcmp(header->name, "content-type") == 0;
+		return strcmp(header->name, "content-type") == 0 ||
+		       strcmp(header->name, "x-nestlet-fallback") == 0;
 	return !nest_invoke_hop_by_hop(header->name, header->name_len, connection) &&
 	       !is_ours(invoke, header->name);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -180,6 +181,49 @@ static void render_snapshots(FILE *out, const struct sample_set *set)
 	}
 }
 
+static void render_member(
+	FILE *out, const char *name, const char *help, const struct sample_set *set, size_t offset)
+{
+	family(out, name, "counter", help);
+	for (size_t i = 0; i < set->n; i++) {
+		const char *at = (const char *)&set->targets[i] + offset;
+
+		sample(out, name, &set->targets[i], "", "", *(const uint64_t *)at);
+	}
+}
+
+static void render_protection(FILE *out, const struct sample_set *set)
+{
+	static const char recycled[] = "nestlet_workers_recycled_total";
+
+	render_member(out, "nestlet_rate_limited_total", "Requests that the rate limit refused.",
+		set, offsetof(struct nest_target_stats, limited_total));
+	render_member(out, "nestlet_breaker_refused_total",
+		"Requests that the open circuit breaker refused.", set,
+		offsetof(struct nest_target_stats, broken_total));
+	render_member(out, "nestlet_breaker_opened_total", "How often the circuit breaker opened.",
+		set, offsetof(struct nest_target_stats, breaker_opened_total));
+	family(out, "nestlet_breaker_open", "gauge",
+		"Whether the circuit breaker is open, or half-open.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_breaker_open", &set->targets[i], "", "",
+			strcmp(set->targets[i].breaker, "closed") != 0);
+	render_member(out, "nestlet_fallbacks_total",
+		"Requests that were answered with the fallback result.", set,
+		offsetof(struct nest_target_stats, fallbacks_total));
+	family(out, "nestlet_quarantined", "gauge",
+		"Whether the function is in quarantine as its workers don't come up.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_quarantined", &set->targets[i], "", "",
+			set->targets[i].quarantined);
+	family(out, recycled, "counter", "Workers that were worn out, by cause.");
+	for (size_t i = 0; i < set->n; i++) {
+		for (int c = NEST_RECYCLE_NONE + 1; c < NEST_RECYCLE_CAUSES; c++)
+			sample(out, recycled, &set->targets[i], "cause", nest_recycle_cause_name(c),
+				set->targets[i].recycled_total[c]);
+	}
+}
+
 static void render_functions(FILE *out, const struct sample_set *set)
 {
 	render_requests(out, set);
@@ -204,6 +248,7 @@ static void render_functions(FILE *out, const struct sample_set *set)
 			set->targets[i].in_flight);
 	render_workers(out, set);
 	render_snapshots(out, set);
+	render_protection(out, set);
 	family(out, "nestlet_function_log_dropped_bytes_total", "counter",
 		"Log text dropped: lines too long, or written too fast.");
 	for (size_t i = 0; i < set->n; i++)

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "runtime/alias.h"
 #include "runtime/function.h"
 
 #define NUMBER_DIGITS_MAX 15 /* longer ones are words, not numbers to count on from */
@@ -18,6 +19,7 @@
 struct nest_registry_plan {
 	struct nest_registry *registry;
 	struct nest_function_spec *spec;
+	uint32_t share;
 	struct nest_registry_plan *prev, *next;
 };
 
@@ -71,6 +73,7 @@ void nest_registry_part_remove(
 	HASH_DEL(part->by_name, function);
 	DL_FOREACH_SAFE(function->versions, version, next)
 		nest_registry_version_free(version);
+	nest_registry_alias_clear(function);
 	free(function->name);
 	free(function);
 }
@@ -126,10 +129,22 @@ struct nest_registry_version *nest_registry_function_add(
 	if (!version)
 		return NULL;
 	version->spec = spec;
+	version->order = ++function->last_order;
 	DL_APPEND(function->versions, version);
 	if (number >= function->next)
 		function->next = number + 1;
 	return version;
+}
+
+static int by_order(const struct nest_registry_version *a, const struct nest_registry_version *b)
+{
+	return a->order < b->order ? -1 : a->order > b->order;
+}
+
+void nest_registry_function_restore(
+	struct nest_registry_function *function, struct nest_registry_version *version)
+{
+	DL_INSERT_INORDER(function->versions, version, by_order);
 }
 
 static struct nest_registry_version *newest(const struct nest_registry_function *function)
@@ -199,6 +214,8 @@ static struct nest_registry_entry entry_of(
 	return (struct nest_registry_entry){
 		.spec = version->spec,
 		.live = version == function->live,
+		.shared = version == function->live &&
+			  nest_registry_alias_find(function, NEST_ALIAS_LIVE),
 		.owner = function->owner,
 		.file = version->file,
 		.line = version->line,
@@ -318,7 +335,7 @@ static int check_pending(
 	return 0;
 }
 
-static int check_change(
+int nest_registry_check_change(
 	const struct nest_registry *registry, const char *name, struct nest_err *err)
 {
 	int rc = check_owner(registry, name, err);
@@ -371,7 +388,7 @@ int nest_registry_plan(struct nest_registry *registry, const struct nest_functio
 	struct nest_registry_plan *plan;
 	int rc;
 
-	rc = check_change(registry, spec->name, err);
+	rc = nest_registry_check_change(registry, spec->name, err);
 	if (rc < 0)
 		return rc;
 	rc = find_standing(function, spec, &standing, err);
@@ -379,6 +396,10 @@ int nest_registry_plan(struct nest_registry *registry, const struct nest_functio
 		*ret_entry = entry_of(function, standing);
 	if (rc != 0)
 		return rc;
+	if (function && nest_registry_alias_find(function, spec->version))
+		return nest_err_say(err, -EEXIST,
+			"function '%s' has an alias '%s': give the version another name",
+			spec->name, spec->version);
 	plan = calloc(1, sizeof(*plan));
 	if (!plan)
 		return nest_err_set(err, -ENOMEM, "plan function '%s'", spec->name);
@@ -388,6 +409,7 @@ int nest_registry_plan(struct nest_registry *registry, const struct nest_functio
 		return rc;
 	}
 	plan->registry = registry;
+	plan->share = 100;
 	DL_APPEND(registry->plans, plan);
 	*ret_plan = plan;
 	return 0;
@@ -396,6 +418,11 @@ int nest_registry_plan(struct nest_registry *registry, const struct nest_functio
 const struct nest_function_spec *nest_registry_plan_spec(const struct nest_registry_plan *plan)
 {
 	return plan->spec;
+}
+
+void nest_registry_plan_share(struct nest_registry_plan *plan, uint32_t share)
+{
+	plan->share = share;
 }
 
 void nest_registry_abandon(struct nest_registry_plan *plan)
@@ -407,7 +434,7 @@ void nest_registry_abandon(struct nest_registry_plan *plan)
 	free(plan);
 }
 
-/* Moves the oldest versions, but never the live one, out to *@ret_dropped, in their order. */
+/* Moves the oldest versions, but none with a name, out to *@ret_dropped, in their order. */
 static void drop_oldest(struct nest_registry_function *function, uint32_t keep,
 	struct nest_registry_version **ret_dropped)
 {
@@ -418,8 +445,10 @@ static void drop_oldest(struct nest_registry_function *function, uint32_t keep,
 	DL_FOREACH_SAFE(function->versions, version, next) {
 		if (count <= keep)
 			return;
-		if (version == function->live)
+		if (nest_registry_alias_of(function, version) || version == newest(function))
 			continue;
+		if (function->before == version)
+			function->before = NULL;
 		DL_DELETE(function->versions, version);
 		DL_APPEND(*ret_dropped, version);
 		count--;
@@ -438,28 +467,39 @@ static void report_dropped(struct nest_registry_version *dropped,
 	}
 }
 
-/* What a function was before a change that may fail to reach the disk. */
-struct undo {
-	struct nest_registry_version *live;
-	uint64_t next;
-};
-
-/*
- * The live version is the newest here, so all that were dropped were older than all that stayed:
- * they go back to the front.
- */
-static void undo_commit(struct nest_registry *registry, struct nest_registry_function *function,
-	struct nest_registry_version *added, struct nest_registry_version *dropped,
-	const struct undo *undo)
+static void undo_commit(struct nest_registry *registry, struct nest_registry_undo *undo,
+	struct nest_registry_version *added, struct nest_registry_version *dropped)
 {
+	struct nest_registry_function *function = undo->function;
+	struct nest_registry_version *version, *next;
+
 	DL_DELETE(function->versions, added);
 	nest_registry_version_free(added);
-	DL_CONCAT(dropped, function->versions);
-	function->versions = dropped;
-	function->live = undo->live;
-	function->next = undo->next;
+	DL_FOREACH_SAFE(dropped, version, next) {
+		DL_DELETE(dropped, version);
+		nest_registry_function_restore(function, version);
+	}
+	nest_registry_alias_undo(undo);
 	if (!function->versions)
 		nest_registry_part_remove(&registry->admin, function);
+}
+
+/* Gives the added version its share of the live one's requests. */
+static int share_out(struct nest_registry_undo *undo, const struct nest_registry_version *added,
+	uint32_t share, struct nest_err *err)
+{
+	struct nest_alias *alias = NULL;
+	int rc;
+
+	if (!undo->live)
+		share = 100;
+	if (share == 0)
+		return 0;
+	rc = nest_alias_make(NEST_ALIAS_LIVE, undo->live ? undo->live->spec->version : NULL,
+		added->spec->version, share, &alias, err);
+	if (rc == 0 && nest_registry_alias_point(undo, alias) < 0)
+		rc = nest_err_set(err, -ENOMEM, "keep function '%s'", added->spec->name);
+	return rc;
 }
 
 static int commit(struct nest_registry_plan *plan, struct nest_registry_version **ret_dropped,
@@ -469,12 +509,14 @@ static int commit(struct nest_registry_plan *plan, struct nest_registry_version 
 	struct nest_registry_function *function =
 		nest_registry_part_need(&registry->admin, plan->spec->name);
 	struct nest_registry_version *added;
-	struct undo undo;
+	struct nest_registry_undo undo;
+	uint64_t next;
 	int rc;
 
 	if (!function)
 		return nest_err_set(err, -ENOMEM, "keep function '%s'", plan->spec->name);
-	undo = (struct undo){ .live = function->live, .next = function->next };
+	undo = nest_registry_alias_begin(function);
+	next = function->next;
 	added = nest_registry_function_add(function, plan->spec);
 	if (!added) {
 		if (!function->versions)
@@ -482,13 +524,18 @@ static int commit(struct nest_registry_plan *plan, struct nest_registry_version 
 		return nest_err_set(err, -ENOMEM, "keep function '%s'", plan->spec->name);
 	}
 	plan->spec = NULL; /* it is the version's now */
-	function->live = added;
-	drop_oldest(function, registry->keep, ret_dropped);
-	rc = nest_registry_store_write(registry->path, &registry->admin, NULL, err);
-	if (rc < 0) {
-		undo_commit(registry, function, added, *ret_dropped, &undo);
-		*ret_dropped = NULL;
+	rc = share_out(&undo, added, plan->share, err);
+	if (rc == 0) {
+		drop_oldest(function, registry->keep, ret_dropped);
+		rc = nest_registry_store_write(registry->path, &registry->admin, NULL, err);
 	}
+	if (rc == 0) {
+		nest_registry_alias_done(&undo);
+		return 0;
+	}
+	function->next = next;
+	undo_commit(registry, &undo, added, *ret_dropped);
+	*ret_dropped = NULL;
 	return rc;
 }
 
@@ -521,20 +568,19 @@ static int remove_function(struct nest_registry *registry, struct nest_registry_
 static int remove_version(struct nest_registry *registry, struct nest_registry_function *function,
 	struct nest_registry_version *version, struct nest_err *err)
 {
-	struct nest_registry_version *next = version->next;
+	struct nest_registry_version *before = function->before;
 	int rc;
 
 	DL_DELETE(function->versions, version);
+	if (before == version)
+		function->before = NULL;
 	rc = nest_registry_store_write(registry->path, &registry->admin, NULL, err);
 	if (rc == 0) {
 		nest_registry_version_free(version);
 		return 0;
 	}
-	/* there is another one, the live one: the list is not empty */
-	if (next)
-		DL_PREPEND_ELEM(function->versions, next, version);
-	else
-		DL_APPEND(function->versions, version);
+	nest_registry_function_restore(function, version);
+	function->before = before;
 	return rc;
 }
 
@@ -543,7 +589,8 @@ int nest_registry_remove(
 {
 	struct nest_registry_function *function;
 	struct nest_registry_version *found;
-	int rc = check_change(registry, name, err);
+	const char *alias;
+	int rc = nest_registry_check_change(registry, name, err);
 
 	if (rc < 0)
 		return rc;
@@ -562,28 +609,10 @@ int nest_registry_remove(
 			"version '%s' of function '%s' is live: deploy another one first, or "
 			"remove the whole function",
 			version, name);
+	alias = nest_registry_alias_of(function, found);
+	if (alias)
+		return nest_err_say(err, -EBUSY,
+			"alias '%s' of function '%s' names version '%s': set it to others first",
+			alias, name, version);
 	return remove_version(registry, function, found, err);
-}
-
-int nest_registry_set_live(
-	struct nest_registry *registry, const char *name, const char *version, struct nest_err *err)
-{
-	struct nest_registry_function *function;
-	struct nest_registry_version *found, *before;
-	int rc = check_change(registry, name, err);
-
-	if (rc < 0)
-		return rc;
-	function = nest_registry_part_find(&registry->admin, name);
-	found = nest_registry_function_find(function, version);
-	if (!found)
-		return 1;
-	if (found == function->live)
-		return 0;
-	before = function->live;
-	function->live = found;
-	rc = nest_registry_store_write(registry->path, &registry->admin, NULL, err);
-	if (rc < 0)
-		function->live = before;
-	return rc;
 }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct nest_alias;
 struct nest_buf;
 struct nest_config_function;
 struct nest_err;
@@ -17,9 +18,12 @@ struct nest_function_spec;
  * A name belongs to one owner: where several have it, the config comes before the admin API, and
  * that before the scaler; the others' versions wait, shadowed, until it lets go.
  *
+ * Names of versions move: "live", which calls without a qualifier go to, and aliases
+ * (runtime/alias.h), of the admin API's functions only. What a name points to is kept.
+ *
  * The registry deploys nothing. Who does brings up a version first and commits it then:
  *
- *      plan --> (deploy) --worked--> commit: on disk, and live
+ *      plan --> (deploy) --worked--> commit: on disk, and live, or what its share says
  *                   \------failed--> abandon: nothing has changed
  */
 struct nest_registry;
@@ -39,6 +43,7 @@ const char *nest_registry_owner_name(enum nest_registry_owner owner);
 struct nest_registry_entry {
 	const struct nest_function_spec *spec; /* with its version */
 	bool live;			       /* the one that calls without a version go to */
+	bool shared;			       /* but not all of them: alias "live" says which */
 	enum nest_registry_owner owner;
 	const char *file; /* of the config; NULL: another's */
 	unsigned line;
@@ -56,7 +61,7 @@ int nest_registry_open(
 /* Frees it. No plan may be pending. NULL is fine. */
 void nest_registry_free(struct nest_registry *registry);
 
-/* At the next commit, keep at most @keep (from 1) versions of a name, and the live one always. */
+/* At the next commit, keep at most @keep (from 1) versions of a name, and those with a name always. */
 void nest_registry_set_keep(struct nest_registry *registry, uint32_t keep);
 
 /* Calls @cb for each version that should be deployed: by name, oldest first. Stops at false. */
@@ -93,7 +98,13 @@ int nest_registry_plan(struct nest_registry *registry, const struct nest_functio
 const struct nest_function_spec *nest_registry_plan_spec(const struct nest_registry_plan *plan);
 
 /*
- * Writes the planned version to disk and makes it the live one; takes @plan, also when it fails:
+ * What the version is to get of the live one's requests: 100, unless this is called, makes it the
+ * live one; 1 to 99, that many of 100; 0, none. A function's first version is live whatever this says.
+ */
+void nest_registry_plan_share(struct nest_registry_plan *plan, uint32_t share);
+
+/*
+ * Writes the planned version to disk and gives it its share; takes @plan, also when it fails:
  * then nothing has changed, and what was deployed should be removed. @dropped (may be NULL) is
  * called for each older version that is no longer kept. Blocks on the disk.
  */
@@ -106,15 +117,44 @@ void nest_registry_abandon(struct nest_registry_plan *plan);
 
 /*
  * Removes one version, or with @version NULL the function. 0; 1: there is none; -EPERM, -EACCES: the
- * name is the config's, or the scaler's; -EBUSY: the version is live and not the only one, or a plan is pending. When it
- * fails nothing has changed. Blocks on the disk.
+ * name is the config's, or the scaler's; -EBUSY: the version is live, or an alias names it, and it is
+ * not the only one, or a plan is pending. When it fails nothing has changed. Blocks on the disk.
  */
 int nest_registry_remove(struct nest_registry *registry, const char *name, const char *version,
 	struct nest_err *err);
 
-/* Makes a version the live one; results and blocking as nest_registry_remove(). */
+/* Makes a version the live one, all of it; results and blocking as nest_registry_remove(). */
 int nest_registry_set_live(struct nest_registry *registry, const char *name, const char *version,
 	struct nest_err *err);
+
+/*
+ * Sets an alias (copied), "live" too. -ENOENT: no such function or version; -EEXIST: a version has
+ * this name; -EPERM, -EBUSY and blocking as nest_registry_remove(). When it fails nothing has changed.
+ */
+int nest_registry_set_alias(struct nest_registry *registry, const char *name,
+	const struct nest_alias *alias, struct nest_err *err);
+
+/* The same checks and nothing else. */
+int nest_registry_check_alias(const struct nest_registry *registry, const char *name,
+	const struct nest_alias *alias, struct nest_err *err);
+
+/* Removes an alias. -ENOENT: there is none; -EBUSY: it is "live", which a function always has. */
+int nest_registry_remove_alias(
+	struct nest_registry *registry, const char *name, const char *alias, struct nest_err *err);
+
+/*
+ * Where a rollback goes, for nest_registry_set_live(): while requests are shared out, to the main
+ * version; else to the one that was live before. 1: there is none.
+ */
+int nest_registry_find_before(
+	const struct nest_registry *registry, const char *name, struct nest_registry_entry *ret);
+
+/*
+ * Calls @cb for each alias that counts (@name NULL: of every function); "live" only where it is more
+ * than the live version's name. Stops at false.
+ */
+void nest_registry_each_alias(const struct nest_registry *registry, const char *name,
+	bool (*cb)(void *arg, const char *name, const struct nest_alias *alias), void *arg);
 
 /* ---- the config's part, and the scaler's ---- */
 

@@ -15,17 +15,20 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/schema.h"
+#include "runtime/alias.h"
 #include "runtime/function.h"
 
 /*
  * The file:
  *
- *	{ "format": 1, "functions": [
- *	  { "name": "a", "live": "2", "next": 3, "versions": [ <spec>, <spec> ] } ] }
+ *	{ "format": 2, "functions": [
+ *	  { "name": "a", "live": "2", "before": "1", "next": 3, "versions": [ <spec>, <spec> ],
+ *	    "aliases": { "beta": <alias> } } ] }
  *
- * with complete specs, oldest first. A format that this code does not know is refused.
+ * with complete specs, oldest first; "before" and "aliases" where there are any, which format 1
+ * did not have. A format that this code does not know is refused.
  */
-#define FORMAT 1
+#define FORMAT 2
 #define FILE_MAX ((size_t)64 * 1024 * 1024)
 #define TEMPORARY ".nest-????????????????.tmp" /* of nest_file_write_atomic() */
 
@@ -37,8 +40,10 @@ struct root {
 struct record {
 	const char *name;
 	const char *live;
+	const char *before;
 	uint64_t next;
 	const cJSON *versions;
+	const cJSON *aliases;
 };
 
 static const struct nest_schema_key root_keys[] = {
@@ -70,6 +75,11 @@ static const struct nest_schema_key record_keys[] = {
 		.max = NEST_FUNCTION_VERSION_MAX,
 		.unit = "",
 		.flags = NEST_SCHEMA_REQUIRED },
+	{ .path = "before",
+		.type = NEST_SCHEMA_STRING,
+		.offset = offsetof(struct record, before),
+		.max = NEST_FUNCTION_VERSION_MAX,
+		.unit = "" },
 	{ .path = "next",
 		.type = NEST_SCHEMA_U64,
 		.offset = offsetof(struct record, next),
@@ -82,6 +92,10 @@ static const struct nest_schema_key record_keys[] = {
 		.offset = offsetof(struct record, versions),
 		.unit = "",
 		.flags = NEST_SCHEMA_REQUIRED },
+	{ .path = "aliases",
+		.type = NEST_SCHEMA_OBJECT,
+		.offset = offsetof(struct record, aliases),
+		.unit = "" },
 };
 static const struct nest_schema record_schema = { record_keys, NEST_ARRAY_SIZE(record_keys), 0 };
 
@@ -108,6 +122,40 @@ static int read_version(struct nest_registry_function *function, const cJSON *ob
 	return rc;
 }
 
+static int read_aliases(struct nest_registry_function *function, const struct record *record,
+	struct nest_schema_place *place, struct nest_err *err)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach(item, record->aliases) {
+		struct nest_alias *alias = NULL;
+		int rc = nest_alias_parse(item->string, item, &alias, NULL, err);
+
+		if (rc == 0)
+			rc = nest_registry_alias_add(function, alias, err);
+		if (rc < 0) {
+			nest_schema_locate(place, "aliases.%.100s", item->string);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+/* What names point to; all versions are there. */
+static int read_names(struct nest_registry_function *function, const struct record *record,
+	struct nest_schema_place *place, struct nest_err *err)
+{
+	function->live = nest_registry_function_find(function, record->live);
+	if (record->before)
+		function->before = nest_registry_function_find(function, record->before);
+	if (function->live && (!record->before || function->before))
+		return read_aliases(function, record, place, err);
+	nest_schema_locate(place, function->live ? "before" : "live");
+	return nest_err_say(err, -EINVAL, "'%s' names no version of '%s': '%s'",
+		function->live ? "before" : "live", record->name,
+		function->live ? record->before : record->live);
+}
+
 static int read_versions(struct nest_registry_function *function, const struct record *record,
 	struct nest_schema_place *place, struct nest_err *err)
 {
@@ -127,12 +175,7 @@ static int read_versions(struct nest_registry_function *function, const struct r
 	}
 	if (record->next > function->next)
 		function->next = record->next;
-	function->live = nest_registry_function_find(function, record->live);
-	if (function->live)
-		return 0;
-	nest_schema_locate(place, "live");
-	return nest_err_say(
-		err, -EINVAL, "'live' names no version of '%s': '%s'", record->name, record->live);
+	return read_names(function, record, place, err);
 }
 
 static int read_record(struct nest_registry_part *part, const cJSON *object,
@@ -166,11 +209,11 @@ static int read_records(struct nest_registry_part *part, const struct root *root
 	const cJSON *item;
 	int n = 0;
 
-	if (root->format != FORMAT) {
+	if (root->format > FORMAT) {
 		nest_schema_locate(place, "format");
 		return nest_err_say(err, -EINVAL,
-			"format %u is of a newer Nestlet, this one knows format %d", root->format,
-			FORMAT);
+			"format %u is of a newer Nestlet, this one knows formats up to %d",
+			root->format, FORMAT);
 	}
 	cJSON_ArrayForEach(item, root->functions) {
 		int rc = read_record(part, item, &inner, err);
@@ -241,6 +284,24 @@ int nest_registry_store_read(
 
 /* ---- writing ---- */
 
+static int describe_aliases(cJSON *record, const struct nest_registry_function *function)
+{
+	const struct nest_registry_alias *entry;
+	cJSON *aliases;
+
+	if (!function->aliases)
+		return 0;
+	aliases = cJSON_AddObjectToObject(record, "aliases");
+	if (!aliases)
+		return -ENOMEM;
+	DL_FOREACH(function->aliases, entry) {
+		if (!cJSON_AddItemReferenceToObject(
+			    aliases, entry->alias->name, entry->alias->json))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 /* The specs are lent to the document, not copied: a commit costs no more memory than its text. */
 static int describe_function(cJSON *list, const struct nest_registry_function *function)
 {
@@ -254,6 +315,8 @@ static int describe_function(cJSON *list, const struct nest_registry_function *f
 	}
 	if (!cJSON_AddStringToObject(record, "name", function->name) ||
 		!cJSON_AddStringToObject(record, "live", function->live->spec->version) ||
+		(function->before && !cJSON_AddStringToObject(
+					     record, "before", function->before->spec->version)) ||
 		!cJSON_AddNumberToObject(record, "next", (double)function->next))
 		return -ENOMEM;
 	versions = cJSON_AddArrayToObject(record, "versions");
@@ -263,7 +326,7 @@ static int describe_function(cJSON *list, const struct nest_registry_function *f
 		if (!cJSON_AddItemReferenceToArray(versions, version->spec->json))
 			return -ENOMEM;
 	}
-	return 0;
+	return describe_aliases(record, function);
 }
 
 static int describe(struct nest_registry_part *part, const struct nest_registry_function *without,

@@ -13,6 +13,7 @@
 #include "runtime/frame.h"
 #include "runtime/function.h"
 #include "runtime/latency.h"
+#include "runtime/protection.h"
 #include "runtime/services.h"
 #include "runtime/target.h"
 #include "runtime/worker.h"
@@ -217,7 +218,7 @@ void nest_call_finish(struct nest_call *call)
 
 void nest_call_consumed(struct nest_call *call, size_t n)
 {
-	if (call->worker)
+	if (call->worker && !call->detached)
 		nest_worker_consumed(call->worker, call, n);
 }
 
@@ -230,6 +231,7 @@ static void count(struct nest_call *call, enum nest_failure_kind kind, uint64_t 
 	tally->requests_total[kind]++;
 	nest_load_leave(&tally->load, now_us);
 	nest_latency_observe(&tally->duration, now_us - call->start_us);
+	nest_dispatch_note(call->dispatch, call, kind, now_us);
 }
 
 void nest_call_cancel(struct nest_call *call)
@@ -268,6 +270,26 @@ static void fill_stats(const struct nest_call *call, uint64_t now_us, struct nes
 	}
 }
 
+/* The fallback result in place of the function's: whole, and in one turn. */
+static void fall_back(
+	struct nest_call *call, enum nest_failure_kind kind, const struct nest_call_stats *stats)
+{
+	const struct nest_protection *terms = nest_dispatch_protection(call->dispatch);
+	struct nest_call_header headers[NEST_PROTECTION_HEADERS_MAX + 1];
+	size_t n = nest_protection_headers(terms, kind, headers);
+
+	call->events->response(call->arg, call->http ? terms->fallback_status : 0, headers, n);
+	call->events->body(call->arg, terms->fallback_body, strlen(terms->fallback_body), true);
+	call->events->end(call->arg, stats);
+}
+
+/* Nothing of the function's own response has gone out. */
+static bool falls_back(struct nest_call *call, const struct nest_failure *why)
+{
+	return why && !call->responding && !call->warmup &&
+	       nest_dispatch_falls_back(call->dispatch, call, why->kind);
+}
+
 void nest_call_conclude(struct nest_call *call, const struct nest_failure *why)
 {
 	struct nest_services *services = nest_dispatch_services(call->dispatch);
@@ -278,7 +300,9 @@ void nest_call_conclude(struct nest_call *call, const struct nest_failure *why)
 	nest_deadlines_clear(services->deadlines, &call->deadline);
 	fill_stats(call, now_us, &stats);
 	call->detached = true;
-	if (why)
+	if (falls_back(call, why))
+		fall_back(call, why->kind, &stats);
+	else if (why)
 		call->events->fail(call->arg, why, &stats);
 	else
 		call->events->end(call->arg, &stats);

@@ -45,7 +45,10 @@ struct nest_call {
 	bool start_crashed; /* a worker that it waited for died before it was ready */
 	bool until_caller;  /* its deadline while it waits is the caller's own */
 	bool cold;
-	bool warmup; /* nobody's: it is not counted */
+	bool broken;	 /* the circuit breaker refused it */
+	uint32_t probe;	 /* what the circuit breaker is to be told at its end */
+	unsigned status; /* of its response */
+	bool warmup;	 /* nobody's: it is not counted */
 
 	const struct nest_call_events *events;
 	void *arg;

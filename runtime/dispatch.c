@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "runtime/call_impl.h"
 #include "runtime/dispatch_impl.h"
+#include "runtime/frozen.h"
 #include "runtime/function.h"
 #include "runtime/reserve.h"
 #include "runtime/room.h"
@@ -21,11 +22,9 @@
 /*
  * One pump serves all events: give what waits to free slots, then start workers for what still
  * waits. A start that fails, or a worker that dies before it is given a request, puts off the next
- * start, 100 ms and doubling, until a request ends.
+ * start, longer each time (runtime/backoff.h), until a request ends.
  */
-#define BACKOFF_MIN_MS 100u
-#define BACKOFF_MAX_MS 10000u
-#define DEADLINES 3 /* retry, retired, overdue */
+#define DEADLINES 5 /* retry, retired, overdue, warmed, aged */
 
 struct nest_services *nest_dispatch_services(const struct nest_dispatch *dispatch)
 {
@@ -92,7 +91,7 @@ static void on_wait_over(void *arg)
 		.retry_after_s = call->until_caller ? 0 : 1,
 	};
 
-	if (dispatch->backoff_ms && dispatch->ready == 0)
+	if (dispatch->backoff.failures > 0 && dispatch->ready == 0)
 		snprintf(message, sizeof(message),
 			"no worker of function '%s' could be started within %llu ms: %s",
 			name_of(dispatch), (unsigned long long)ms, dispatch->failure);
@@ -161,7 +160,7 @@ static struct nest_worker *least_loaded(const struct nest_dispatch *dispatch)
 	struct nest_worker_link *link;
 	uint32_t most_free = 0;
 
-	if (dispatch->ready == 0)
+	if (dispatch->ready == 0 || nest_dispatch_saturated(dispatch))
 		return NULL;
 	DL_FOREACH(dispatch->workers, link) {
 		uint32_t free_slots = nest_worker_free_slots(link->worker);
@@ -229,14 +228,18 @@ static void refuse_throttled(struct nest_dispatch *dispatch, struct nest_call *c
 /* Whether no worker can come up before @call may not wait any longer. */
 static bool too_late(struct nest_dispatch *dispatch, struct nest_call *call)
 {
-	if (dispatch->ready > 0 || dispatch->starting > 0 || !dispatch->backoff_ms)
+	const struct nest_backoff *backoff = &dispatch->backoff;
+
+	if (dispatch->ready > 0 || dispatch->starting > 0 || backoff->failures == 0)
 		return false;
-	return dispatch->backoff_until_us > wait_limit_us(dispatch, call);
+	if (nest_backoff_quarantined(backoff, &dispatch->plan->spec->protection.quarantine))
+		return backoff->until_us > call->start_us;
+	return backoff->until_us > wait_limit_us(dispatch, call);
 }
 
 static void refuse_late(struct nest_dispatch *dispatch, struct nest_call *call)
 {
-	uint64_t left_us = dispatch->backoff_until_us - call->start_us;
+	uint64_t left_us = dispatch->backoff.until_us - call->start_us;
 
 	nest_call_refuse(call, NEST_FAILURE_UNAVAILABLE, (unsigned)(left_us / 1000000 + 1),
 		"function '%s' can't be started just now: %s", name_of(dispatch),
@@ -254,6 +257,8 @@ void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call
 					   : "this version of the function is being removed");
 		return;
 	}
+	if (!nest_dispatch_admit(dispatch, call))
+		return;
 	if (!dispatch->queue && (worker = least_loaded(dispatch))) {
 		give(dispatch, worker, call);
 		return;
@@ -272,18 +277,10 @@ void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call
 
 /* ---- starting ---- */
 
-static void back_off(struct nest_dispatch *dispatch, const char *message, const char *detail)
+void nest_dispatch_warm_over(struct nest_dispatch *dispatch, bool over)
 {
-	struct nest_tally *tally = dispatch->plan->tally;
-	uint32_t ms = dispatch->backoff_ms ? dispatch->backoff_ms * 2 : BACKOFF_MIN_MS;
-
-	dispatch->backoff_ms = ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS;
-	dispatch->backoff_until_us = nest_clock_mono_us() + dispatch->backoff_ms * 1000ull;
-	nest_deadlines_set(
-		dispatch->services->deadlines, &dispatch->retry, dispatch->backoff_until_us);
-	snprintf(dispatch->failure, sizeof(dispatch->failure), "%s", message);
-	snprintf(tally->last_failure, sizeof(tally->last_failure), "%s%s%s", message,
-		detail && *detail ? ": " : "", detail ? detail : "");
+	if (over)
+		nest_deadlines_set(dispatch->services->deadlines, &dispatch->warmed, 0);
 }
 
 static void set_starved(struct nest_dispatch *dispatch, bool starved)
@@ -298,9 +295,12 @@ static void set_starved(struct nest_dispatch *dispatch, bool starved)
 static uint32_t wanted(const struct nest_dispatch *dispatch)
 {
 	uint32_t concurrency = dispatch->plan->concurrency;
+	uint32_t most = dispatch->plan->spec->protection.concurrency;
 	uint32_t alive = dispatch->ready + dispatch->starting, open = 0, want, need;
 	struct nest_worker_link *link;
 
+	if (dispatch->worn && dispatch->starting == 0)
+		return 1; /* in its place, and for a moment beside it */
 	if (dispatch->queued == 0)
 		return nest_dispatch_keep(dispatch) > alive ? nest_dispatch_keep(dispatch) - alive
 							    : 0;
@@ -313,6 +313,8 @@ static uint32_t wanted(const struct nest_dispatch *dispatch)
 		want = nest_dispatch_keep(dispatch);
 	if (want > nest_dispatch_most(dispatch))
 		want = nest_dispatch_most(dispatch);
+	if (most > 0 && want > (most + concurrency - 1) / concurrency)
+		want = (most + concurrency - 1) / concurrency;
 	if (want <= alive)
 		return 0;
 	need = (dispatch->queued + concurrency - 1) / concurrency;
@@ -350,11 +352,15 @@ static int start_one(struct nest_dispatch *dispatch)
 	if (r == -EAGAIN) {
 		set_starved(dispatch, true);
 		nest_room_make(dispatch);
+		if (dispatch->services->evictions == 0)
+			nest_dispatch_warm_over(dispatch,
+				nest_warm_note_end(&dispatch->warm, dispatch->ready, NULL));
 		return r;
 	}
 	if (r < 0) {
 		nest_services_event(dispatch->services, NEST_LOG_ERROR, "%s", nest_err_text(&err));
-		back_off(dispatch, "the host can make no worker for it", nest_err_text(&err));
+		nest_dispatch_back_off(
+			dispatch, "the host can make no worker for it", nest_err_text(&err));
 		return r;
 	}
 	DL_APPEND(dispatch->workers, nest_worker_link(worker));
@@ -367,12 +373,12 @@ static void start_wanted(struct nest_dispatch *dispatch)
 	if (dispatch->services->closing || (dispatch->retiring && !dispatch->queue))
 		return;
 	/* After a failure not before its time, and one at a time. */
-	if (dispatch->backoff_ms &&
+	if (dispatch->backoff.failures > 0 &&
 		(dispatch->starting > 0 || nest_deadline_is_set(&dispatch->retry)))
 		return;
 	set_starved(dispatch, false);
 	for (uint32_t n = wanted(dispatch); n > 0; n--) {
-		if (start_one(dispatch) < 0 || dispatch->backoff_ms)
+		if (start_one(dispatch) < 0 || dispatch->backoff.failures > 0)
 			return;
 	}
 }
@@ -402,7 +408,9 @@ static void on_ready(void *arg, struct nest_worker *worker)
 	(void)worker;
 	dispatch->starting--;
 	dispatch->ready++;
+	nest_dispatch_relieve(dispatch);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
+	nest_dispatch_warm_over(dispatch, nest_warm_note_ready(&dispatch->warm, dispatch->ready));
 	nest_standby_look(dispatch->services);
 	nest_dispatch_pump(dispatch);
 }
@@ -425,7 +433,8 @@ static void on_slot(void *arg, struct nest_worker *worker)
 {
 	struct nest_dispatch *dispatch = arg;
 
-	dispatch->backoff_ms = 0;
+	nest_dispatch_recover(dispatch);
+	nest_dispatch_wear(dispatch, worker);
 	if (dispatch->queue)
 		nest_dispatch_pump(dispatch);
 	if (dispatch->services->starved > 0 && nest_worker_open(worker) == 0)
@@ -480,6 +489,7 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 {
 	struct nest_dispatch *dispatch = arg;
 
+	nest_dispatch_forget_worn(dispatch, worker);
 	if (nest_worker_ready_us(worker))
 		dispatch->ready--;
 	else
@@ -491,7 +501,7 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 		return;
 	}
 	if (!end->was_ready || end->barren)
-		back_off(dispatch, end->message, end->detail);
+		nest_dispatch_back_off(dispatch, end->message, end->detail);
 	if (!end->was_ready && dispatch->ready == 0 && dispatch->starting == 0)
 		fail_start_waiters(dispatch, end);
 	nest_dispatch_pump(dispatch);
@@ -544,6 +554,16 @@ static void on_overdue(void *arg)
 	nest_dispatch_abort(arg, "this version of the function has been removed");
 }
 
+/* What they were kept for has come, or has failed: from now on they are like others. */
+static void on_warmed(void *arg)
+{
+	struct nest_dispatch *dispatch = arg;
+
+	dispatch->warm_held = false;
+	nest_warm_tell(&dispatch->warm);
+	nest_dispatch_pump(dispatch);
+}
+
 int nest_dispatch_new(struct nest_services *services, const struct nest_worker_plan *plan,
 	struct nest_dispatch **ret)
 {
@@ -563,6 +583,10 @@ int nest_dispatch_new(struct nest_services *services, const struct nest_worker_p
 	dispatch->retired.arg = dispatch;
 	dispatch->overdue.cb = on_overdue;
 	dispatch->overdue.arg = dispatch;
+	dispatch->aged.cb = nest_dispatch_on_aged;
+	dispatch->aged.arg = dispatch;
+	dispatch->warmed.cb = on_warmed;
+	dispatch->warmed.arg = dispatch;
 	if (nest_reserve_new(services, dispatch, plan, &dispatch->reserve) < 0) {
 		nest_deadlines_release(services->deadlines, DEADLINES);
 		free(dispatch);
@@ -578,6 +602,10 @@ void nest_dispatch_free(struct nest_dispatch *dispatch)
 	if (!dispatch)
 		return;
 	set_starved(dispatch, false);
+	nest_warm_note_end(&dispatch->warm, 0, "the version of the function is gone");
+	nest_warm_tell(&dispatch->warm);
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->warmed);
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->aged);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retired);
 	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->overdue);
@@ -587,15 +615,70 @@ void nest_dispatch_free(struct nest_dispatch *dispatch)
 	free(dispatch);
 }
 
+/* Those that were to go once they are idle are needed after all. */
+static void keep_workers(struct nest_dispatch *dispatch)
+{
+	struct nest_worker_link *link;
+
+	DL_FOREACH(dispatch->workers, link)
+		nest_worker_stay(link->worker);
+}
+
 void nest_dispatch_set_live(struct nest_dispatch *dispatch, bool live)
 {
 	if (dispatch->live == live)
 		return;
 	dispatch->live = live;
 	dispatch->fading = !live;
+	if (live)
+		keep_workers(dispatch);
 	nest_reserve_set_open(dispatch->reserve, live);
 	nest_services_stir(dispatch->services);
 	nest_dispatch_pump(dispatch);
+}
+
+/*
+ * A version that takes over is worth the moment that its snapshot takes: all its workers start from it. Not for
+ * longer than an init may take, as others' snapshots may be made first.
+ */
+static void hold_for_snapshot(struct nest_dispatch *dispatch)
+{
+	struct nest_frozen *frozen = dispatch->plan->frozen;
+
+	if (!frozen || !nest_frozen_is_pending(frozen) || nest_deadline_is_set(&dispatch->warmed))
+		return;
+	dispatch->warm_held = true;
+	nest_deadlines_set(dispatch->services->deadlines, &dispatch->warmed,
+		nest_clock_mono_us() + dispatch->plan->spec->init_timeout_ms * 1000ull);
+}
+
+void nest_dispatch_snapshot_settled(struct nest_dispatch *dispatch)
+{
+	nest_dispatch_warm_over(dispatch, dispatch->warm_held);
+}
+
+int nest_dispatch_warm(struct nest_dispatch *dispatch, uint32_t n,
+	void (*cb)(void *arg, const struct nest_err *why), void *arg)
+{
+	int r = nest_warm_add(&dispatch->warm, n > 0 ? n : 1, cb, arg);
+
+	if (r < 0)
+		return r;
+	keep_workers(dispatch);
+	if (n == 0 || dispatch->retiring || dispatch->services->closing)
+		nest_dispatch_warm_over(
+			dispatch, nest_warm_note_end(&dispatch->warm, dispatch->ready, NULL));
+	nest_dispatch_warm_over(dispatch, nest_warm_note_ready(&dispatch->warm, dispatch->ready));
+	hold_for_snapshot(dispatch);
+	/* whoever asks for it wants it tried now, however the last start went */
+	nest_deadlines_clear(dispatch->services->deadlines, &dispatch->retry);
+	nest_dispatch_pump(dispatch);
+	return 0;
+}
+
+uint32_t nest_dispatch_alive(const struct nest_dispatch *dispatch)
+{
+	return dispatch->ready + dispatch->starting;
 }
 
 void nest_dispatch_retire(struct nest_dispatch *dispatch, void (*cb)(void *arg), void *arg)
@@ -661,6 +744,7 @@ void nest_dispatch_stats(const struct nest_dispatch *dispatch, struct nest_targe
 	if (dispatch->queue)
 		ret->oldest_wait_us = nest_clock_mono_us() - dispatch->queue->start_us;
 	ret->desired = nest_dispatch_keep(dispatch);
+	nest_dispatch_protection_stats(dispatch, ret);
 	nest_dispatch_each_worker(dispatch, count_worker, ret);
 }
 

@@ -8,6 +8,8 @@
 #include "runtime/host.h"
 
 struct nest_call;
+struct nest_err;
+struct nest_protection;
 struct nest_services;
 struct nest_tally;
 struct nest_worker;
@@ -39,6 +41,17 @@ bool nest_dispatch_is_starting(const struct nest_dispatch *dispatch);
 /* Takes a new call: it is given to a worker, waits, or is refused on a later turn. */
 void nest_dispatch_submit(struct nest_dispatch *dispatch, struct nest_call *call);
 
+/* @call, which it was given, has ended at @now_us: the circuit breaker remembers how. */
+void nest_dispatch_note(struct nest_dispatch *dispatch, const struct nest_call *call,
+	enum nest_failure_kind kind, uint64_t now_us);
+
+/* Whether @call, which failed by @kind, gets the spec's fallback result; counts it then. */
+bool nest_dispatch_falls_back(
+	struct nest_dispatch *dispatch, const struct nest_call *call, enum nest_failure_kind kind);
+
+/* What its spec says of that result, and of limits. */
+const struct nest_protection *nest_dispatch_protection(const struct nest_dispatch *dispatch);
+
 /* Takes a waiting call out of the queue. */
 void nest_dispatch_withdraw(struct nest_dispatch *dispatch, struct nest_call *call);
 
@@ -59,6 +72,19 @@ bool nest_dispatch_load(const struct nest_dispatch *dispatch, struct nest_target
  * says; @max 0: what its spec says.
  */
 void nest_dispatch_set_bounds(struct nest_dispatch *dispatch, uint32_t min, uint32_t max);
+
+/*
+ * Has @n workers up, from the version's snapshot if one is being made, and keeps them until @cb is called, once, on a later turn: NULL when they are up, or
+ * as many as there are cells for; or why not even one is. The version need not be live. -ENOMEM.
+ */
+int nest_dispatch_warm(struct nest_dispatch *dispatch, uint32_t n,
+	void (*cb)(void *arg, const struct nest_err *why), void *arg);
+
+/* The version's snapshot stands, or is put off: who waited for it may go on. */
+void nest_dispatch_snapshot_settled(struct nest_dispatch *dispatch);
+
+/* How many workers take requests, or will when they are up. */
+uint32_t nest_dispatch_alive(const struct nest_dispatch *dispatch);
 
 /*
  * Takes no new calls; when those it has are done and its workers are gone, calls @cb once, on a

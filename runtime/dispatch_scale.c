@@ -34,8 +34,12 @@ uint32_t nest_dispatch_least(const struct nest_dispatch *dispatch)
 	uint32_t min = min_of(dispatch);
 	uint32_t least = min > dispatch->scale.least ? min : dispatch->scale.least;
 
-	return dispatch->live && !dispatch->retiring ? at_most(least, nest_dispatch_most(dispatch))
-						     : 0;
+	uint32_t warm = dispatch->warm_held ? 0 : nest_warm_wants(&dispatch->warm);
+
+	if (dispatch->retiring)
+		return 0;
+	least = dispatch->live ? at_most(least, nest_dispatch_most(dispatch)) : 0;
+	return warm > least ? warm : least;
 }
 
 /* From none to the first it is a request that asks: the last may have crashed, or made room. */

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "runtime/dispatch.h"
 #include "runtime/exchange.h"
 #include "runtime/freezer.h"
 #include "runtime/frozen_impl.h"
@@ -29,6 +30,7 @@ static struct nest_services *services_of(const struct nest_frozen *frozen)
 void nest_frozen_pause(struct nest_frozen *frozen, uint32_t ms)
 {
 	frozen->state = NEST_FROZEN_PAUSED;
+	nest_dispatch_snapshot_settled(frozen->dispatch);
 	if (!frozen->ended && !nest_freezer_is_stopped(frozen->freezer))
 		nest_deadlines_set(services_of(frozen)->deadlines, &frozen->retry,
 			nest_clock_mono_us() + ms * 1000ull);
@@ -65,6 +67,7 @@ void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
 	frozen->stats.bytes = bytes;
 	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
 	nest_standby_look(services_of(frozen));
+	nest_dispatch_snapshot_settled(frozen->dispatch);
 }
 
 static void on_retry(void *arg)
@@ -85,6 +88,7 @@ bool nest_frozen_take_found(struct nest_frozen *frozen)
 	frozen->stats.bytes = found->bytes;
 	frozen->stats.made_s = found->made_s;
 	nest_standby_look(services_of(frozen));
+	nest_dispatch_snapshot_settled(frozen->dispatch);
 	return true;
 }
 
@@ -103,6 +107,7 @@ static void on_sought(void *arg, const struct nest_snapshot_view *view, const st
 	frozen->state = NEST_FROZEN_STANDS;
 	frozen->stats.bytes = view->bytes;
 	frozen->stats.made_s = view->made_s;
+	nest_dispatch_snapshot_settled(frozen->dispatch);
 	nest_services_event(services_of(frozen), NEST_LOG_INFO,
 		"function '%s' version '%s' starts from another host's snapshot of %llu KiB",
 		frozen->spec->name, frozen->spec->version, (unsigned long long)view->bytes / 1024);
@@ -205,6 +210,7 @@ void nest_frozen_forget(struct nest_frozen *frozen)
 	nest_deadlines_clear(nest_freezer_services(freezer)->deadlines, &frozen->retry);
 	frozen->state = NEST_FROZEN_NONE;
 	nest_standby_look(nest_freezer_services(freezer));
+	nest_dispatch_snapshot_settled(frozen->dispatch);
 	frozen->stats.bytes = 0;
 	nest_freezer_unfind(freezer, frozen->key);
 	if (nest_snapshot_forget(nest_freezer_services(freezer)->sandbox, frozen->key, &err) < 0)
@@ -217,6 +223,13 @@ void nest_frozen_end(struct nest_frozen *frozen)
 	frozen->ended = true;
 	if (!nest_freezer_cancel(frozen->freezer, frozen))
 		nest_frozen_forget(frozen);
+}
+
+bool nest_frozen_is_pending(const struct nest_frozen *frozen)
+{
+	return !frozen->ended &&
+	       (frozen->state == NEST_FROZEN_QUEUED || frozen->state == NEST_FROZEN_SEEKING ||
+		       frozen->state == NEST_FROZEN_MAKING);
 }
 
 const char *nest_frozen_next(struct nest_frozen *frozen)

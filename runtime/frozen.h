@@ -57,6 +57,9 @@ const char *nest_frozen_next(struct nest_frozen *frozen);
 /* The key that a clone which stands by can be restored from, or NULL. */
 const char *nest_frozen_key(const struct nest_frozen *frozen);
 
+/* Whether it is about to stand, or to be put off: nest_dispatch_snapshot_settled() tells then. */
+bool nest_frozen_is_pending(const struct nest_frozen *frozen);
+
 /* A clone of it is ready. */
 void nest_frozen_restored(struct nest_frozen *frozen);
 

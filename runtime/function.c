@@ -343,6 +343,7 @@ static const struct nest_schema_key keys[] = {
 		.min = 65536,
 		.max = (int64_t)1 << 40,
 		.unit = "bytes" },
+#include "runtime/protection.def"
 	{ .path = "snapshot",
 		.type = NEST_SCHEMA_CHOICE,
 		.offset = offsetof(struct parsed, snapshot),
@@ -721,6 +722,8 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	if (rc == 0)
 		rc = nest_scaling_read_schedules(
 			parsed->schedules_json, spec->workers_max, &spec->scaling, ret_place, err);
+	if (rc == 0)
+		rc = nest_protection_check(&spec->protection, ret_place, err);
 	if (rc == 0)
 		rc = read_snapshot(parsed, ret_place, err);
 	if (rc == 0)

@@ -7,6 +7,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "runtime/protection.h"
 #include "runtime/scaling.h"
 
 struct nest_err;
@@ -73,6 +74,7 @@ struct nest_function_spec {
 	uint32_t queue_length;	/* queue.length */
 	uint32_t queue_wait_ms; /* queue.waitMs */
 	uint64_t log_bytes;	/* logs.bytes kept on disk */
+	struct nest_protection protection;
 	bool snapshot_off;
 	bool reuse_never;   /* reuse: "never": a worker serves one request, and is gone */
 	const char *warmup; /* snapshot.warmup: an event as JSON; NULL: none */

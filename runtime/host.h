@@ -12,7 +12,10 @@
 #include "base/log.h"
 #include "runtime/call.h"
 #include "runtime/failure.h"
+#include "runtime/recycle.h"
 
+struct nest_alias;
+struct nest_alias_asker;
 struct nest_err;
 struct nest_function_code;
 struct nest_function_spec;
@@ -110,9 +113,9 @@ void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg);
 void nest_host_break_off(struct nest_host *host);
 
 /*
- * Deploys one version (copies @spec): fetches its code and, once that is in the cache, makes it findable;
- * the newest deployed version of a name is its live one, and workers_min workers are started. @cb is called once,
- * never before this returns: with the target, or NULL and why. A name+version that
+ * Deploys one version (copies @spec): fetches its code and, once that is in the cache, makes it findable.
+ * The first one of a name is live at once, and its workers_min workers are started; those after it are live when they
+ * are made so. @cb is called once, never before this returns: with the target, or NULL and why. A name+version that
  * stands with an equal spec succeeds; with another spec it is -EEXIST.
  */
 int nest_host_deploy(struct nest_host *host, const struct nest_function_spec *spec,
@@ -125,7 +128,7 @@ int nest_host_deploy(struct nest_host *host, const struct nest_function_spec *sp
  */
 int nest_host_remove(struct nest_host *host, const char *name, const char *version);
 
-/* Makes another deployed version the live one. 1: no such version. */
+/* Makes another deployed version the live one, all of it. 1: no such version. */
 int nest_host_set_live(struct nest_host *host, const char *name, const char *version);
 
 /*
@@ -135,12 +138,40 @@ int nest_host_set_live(struct nest_host *host, const char *name, const char *ver
  */
 int nest_host_set_bounds(struct nest_host *host, const char *name, uint32_t min, uint32_t max);
 
-/* By name and qualifier (NULL, "" or "$LATEST": the live version). NULL: none. */
+/*
+ * Sets an alias (runtime/alias.h; copied), in place of one of its name: requests that come from then on go where it
+ * says. 1: no such function, or no such version; -ENOMEM.
+ */
+int nest_host_set_alias(struct nest_host *host, const char *name, const struct nest_alias *alias);
+
+/* Forgets an alias; of "live", that its requests are shared out. 1: there is none. */
+int nest_host_remove_alias(struct nest_host *host, const char *name, const char *alias);
+
+/*
+ * Has workers of a version up before requests are sent its way: of those that take the live alias's requests now,
+ * @weight of @total, at least workers_min; none where there are none. They stay until @cb is called, once, on a later
+ * turn: NULL when they are up, or as many as there is room for; or why not even one is. 1: no such version; -ENOMEM.
+ */
+int nest_host_warm(struct nest_host *host, const char *name, const char *version, uint32_t weight,
+	uint32_t total, void (*cb)(void *arg, const struct nest_err *why), void *arg);
+
+/*
+ * By name and qualifier: a version, an alias, or NULL, "" or "$LATEST" for the live alias. Of an alias the version
+ * that @asker's request goes to. NULL: none.
+ */
+struct nest_target *nest_host_choose(struct nest_host *host, const char *name,
+	const char *qualifier, const struct nest_alias_asker *asker);
+
+/* The same for no request: of an alias its main version. */
 struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier);
 
-/* By route: the most specific match among live versions (exact host, longest path, method). NULL: none. */
+/*
+ * By route: the most specific match among live versions (exact host, longest path, method); then as its function's live
+ * alias says for @asker. NULL: none.
+ */
 struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
-	size_t hostname_len, const char *path, size_t path_len, const char *method);
+	size_t hostname_len, const char *path, size_t path_len, const char *method,
+	const struct nest_alias_asker *asker);
 
 /* Makes the live version's snapshot anew, or forgets it. 1: no such version; 2: snapshots are off. */
 int nest_host_snapshot_renew(struct nest_host *host, const char *name, const char *version);
@@ -287,6 +318,13 @@ struct nest_target_stats {
 	struct nest_snapshot_stats snapshot;
 	uint64_t log_dropped_bytes_total;
 	char last_failure[256]; /* of a start; "" if none */
+	bool quarantined;	/* its workers don't come up, and are rarely tried */
+	const char *breaker;	/* "closed", "open", "half-open" */
+	uint64_t breaker_opened_total;
+	uint64_t broken_total;	  /* requests that the breaker refused */
+	uint64_t limited_total;	  /* requests that the rate limit refused */
+	uint64_t fallbacks_total; /* requests that got the fallback result */
+	uint64_t recycled_total[NEST_RECYCLE_CAUSES];
 };
 
 /* Calls @cb for each deployed version, by name, then version; stop when it returns false. */

@@ -15,7 +15,6 @@
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
 #include "runtime/mounts.h"
-#include "runtime/route.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
 
@@ -27,60 +26,6 @@ struct nest_lineage *nest_host_lineage(const struct nest_host *host, const char 
 
 	HASH_FIND_STR(host->lineages, name, lineage);
 	return lineage;
-}
-
-struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier)
-{
-	struct nest_lineage *lineage = nest_host_lineage(host, name);
-	struct nest_lineage_version *version;
-
-	if (!lineage)
-		return NULL;
-	if (!qualifier || !*qualifier || strcmp(qualifier, "$LATEST") == 0)
-		version = lineage->live;
-	else
-		version = nest_lineage_find(lineage, qualifier);
-	return version ? version->target : NULL;
-}
-
-void nest_host_reroute(struct nest_host *host)
-{
-	nest_route_free(host->routes);
-	host->routes = NULL;
-}
-
-static struct nest_routes *make_routes(const struct nest_host *host)
-{
-	struct nest_routes *routes;
-	struct nest_lineage *lineage, *next;
-	int r = nest_route_new(&routes);
-
-	if (r < 0)
-		return NULL;
-	HASH_ITER(hh, host->lineages, lineage, next) {
-		const struct nest_function_spec *spec;
-
-		if (!lineage->live)
-			continue;
-		spec = nest_target_spec(lineage->live->target);
-		for (uint32_t i = 0; i < spec->nroutes && r == 0; i++)
-			r = nest_route_add(routes, &spec->routes[i], lineage->live->target);
-	}
-	if (r < 0) {
-		nest_route_free(routes);
-		return NULL;
-	}
-	return routes;
-}
-
-struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
-	size_t hostname_len, const char *path, size_t path_len, const char *method)
-{
-	if (!host->routes)
-		host->routes = make_routes(host);
-	if (!host->routes)
-		return NULL;
-	return nest_route_find(host->routes, hostname, hostname_len, path, path_len, method);
 }
 
 /* ---- deploying ---- */
@@ -177,8 +122,10 @@ static int add_version(
 		drop_lineage_if_empty(host, lineage, false);
 		return r;
 	}
-	nest_lineage_set_live(lineage, version);
-	nest_host_reroute(host);
+	if (!lineage->live) {
+		nest_lineage_set_live(lineage, version);
+		nest_host_reroute(host);
+	}
 	*ret = target;
 	return 0;
 }
@@ -211,6 +158,11 @@ static void complete(struct nest_deployment *deployment)
 
 	if (r == 0 && deployment->host->services.closing)
 		r = nest_err_say(&err, -ECANCELED, "the host is going away");
+	/* it stood when it was asked for, so that no code was fetched, and was removed since */
+	if (r == 0 && !deployment->tree)
+		r = nest_err_say(&err, -ECANCELED,
+			"version '%s' of function '%s' was removed meanwhile: deploy it again",
+			deployment->spec->version, deployment->spec->name);
 	if (r == 0)
 		r = add_version(deployment, &target, &err);
 	deployment->cb(deployment->arg, r < 0 ? NULL : target, r < 0 ? &err : NULL);
@@ -334,6 +286,7 @@ static void remove_version(struct nest_host *host, struct nest_lineage_version *
 
 	version->removed = true;
 	version->host = host;
+	nest_lineage_forget_aliases(lineage, version);
 	if (lineage->live == version)
 		nest_lineage_set_live(lineage, nest_lineage_newest(lineage));
 	nest_host_reroute(host);
@@ -354,18 +307,6 @@ int nest_host_remove(struct nest_host *host, const char *name, const char *versi
 		r = 0;
 	}
 	return r;
-}
-
-int nest_host_set_live(struct nest_host *host, const char *name, const char *version)
-{
-	struct nest_lineage *lineage = nest_host_lineage(host, name);
-	struct nest_lineage_version *v = lineage ? nest_lineage_find(lineage, version) : NULL;
-
-	if (!v)
-		return 1;
-	nest_lineage_set_live(lineage, v);
-	nest_host_reroute(host);
-	return 0;
 }
 
 /* ---- snapshots ---- */

@@ -26,6 +26,7 @@ struct nest_host {
 	struct nest_host_config config;
 	struct nest_lineage *lineages; /* by name, in its order */
 	struct nest_routes *routes;    /* of the live versions; NULL: to be made anew */
+	uint32_t splits;	       /* names whose live alias shares its requests out */
 	struct nest_loader *loader;
 	struct nest_manifests *manifests;
 	struct nest_funclog_store *logs;
@@ -48,7 +49,7 @@ struct nest_lineage *nest_host_lineage(const struct nest_host *host, const char 
 /* Frees a version that is empty, and its lineage with its log if that was the last. */
 void nest_host_drop(struct nest_host *host, struct nest_lineage_version *version, bool removed);
 
-/* Forgets the table of routes: a live version has changed. */
+/* Forgets the table of routes: a live version, or what shares its requests, has changed. */
 void nest_host_reroute(struct nest_host *host);
 
 /* Loads @n artifacts of code, lowest layer first, as nest_loader_load() does. */

@@ -81,22 +81,6 @@ struct nest_lineage_version *nest_lineage_find(
 	return NULL;
 }
 
-void nest_lineage_set_live(struct nest_lineage *lineage, struct nest_lineage_version *version)
-{
-	struct nest_lineage_version *before = lineage->live;
-
-	if (before == version)
-		return;
-	lineage->live = version;
-	if (before)
-		nest_dispatch_set_live(nest_target_dispatch(before->target), false);
-	if (!version)
-		return;
-	nest_dispatch_set_bounds(
-		nest_target_dispatch(version->target), lineage->bound_min, lineage->bound_max);
-	nest_dispatch_set_live(nest_target_dispatch(version->target), true);
-}
-
 void nest_lineage_set_bounds(struct nest_lineage *lineage, uint32_t min, uint32_t max)
 {
 	lineage->bound_min = min;
@@ -129,6 +113,7 @@ struct nest_lineage_version *nest_lineage_oldest(const struct nest_lineage *line
 
 void nest_lineage_drop(struct nest_lineage *lineage, struct nest_lineage_version *version)
 {
+	nest_lineage_forget_aliases(lineage, version);
 	if (lineage->live == version)
 		lineage->live = NULL;
 	DL_DELETE(lineage->versions, version);

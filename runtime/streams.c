@@ -242,6 +242,7 @@ static int on_response(struct nest_streams *streams, struct nest_call *call,
 		return r;
 	call->responding = true;
 	call->buffered = !call->http && response.nheaders == 0;
+	call->status = response.status;
 	if (!call->detached)
 		call->events->response(call->arg, response.status, headers, response.nheaders);
 	take_body(streams, call, response.body, response.body_len, frame->fin);

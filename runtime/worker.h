@@ -151,8 +151,17 @@ void nest_worker_abandon(struct nest_worker *worker, struct nest_call *call);
 /* No more requests; it ends when those that it has are done, or is killed after its grace. */
 void nest_worker_leave(struct nest_worker *worker);
 
+/* The same, but those that it has may take as long as the function's timeout lets them. */
+void nest_worker_hand_over(struct nest_worker *worker);
+
 /* Has it leave as soon as it is idle. */
 void nest_worker_leave_when_idle(struct nest_worker *worker);
+
+/* Takes that back, if it is still there. */
+void nest_worker_stay(struct nest_worker *worker);
+
+/* Whether it leaves, or will as soon as it is idle. */
+bool nest_worker_is_leaving(const struct nest_worker *worker);
 
 /* Kills it; what is open on it fails with @kind and @message. Not counted as a restart. */
 void nest_worker_kill(struct nest_worker *worker, enum nest_failure_kind kind, const char *message);

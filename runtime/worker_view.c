@@ -14,6 +14,11 @@ bool nest_worker_is_spent(const struct nest_worker *worker)
 	return worker->plan->spec->reuse_never && worker->requests_total > 0;
 }
 
+bool nest_worker_is_leaving(const struct nest_worker *worker)
+{
+	return worker->leaving || worker->leave_when_idle;
+}
+
 uint32_t nest_worker_free_slots(const struct nest_worker *worker)
 {
 	if (worker->stage != NEST_WORKER_STAGE_READY || nest_worker_is_spent(worker))

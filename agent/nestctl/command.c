@@ -25,6 +25,8 @@ static const struct nest_command_option deploy_options[] = {
 	[NEST_DEPLOY_ROUTE] = { "route", 'R', "PATH",
 		"serve HTTP requests on this path (\"/a/*\": all below)" },
 	[NEST_DEPLOY_ENV] = { "env", 'e', "KEY=VALUE", "an environment variable; may be repeated" },
+	[NEST_DEPLOY_CANARY] = { "canary", 'C', "PERCENT",
+		"give it only this part of the requests (0: none), beside the live version" },
 	{ 0 },
 };
 
@@ -34,7 +36,7 @@ static const struct nest_command_option invoke_options[] = {
 	[NEST_INVOKE_LOG] = { "log", 'l', NULL, "print what the request logged, to stderr" },
 	[NEST_INVOKE_ASYNC] = { "async", 'a', NULL, "do not wait for the result" },
 	[NEST_INVOKE_QUALIFIER] = { "qualifier", 'q', "VERSION",
-		"invoke this version (default: the live one)" },
+		"invoke this version or alias (default: live)" },
 	{ 0 },
 };
 
@@ -73,6 +75,12 @@ static const struct nest_command_option snapshot_options[] = {
 	{ 0 },
 };
 
+static const struct nest_command_option alias_options[] = {
+	[NEST_ALIAS_STICKY] = { "sticky", 'k', "HEADER",
+		"set: requests with the same value of this header go together" },
+	{ 0 },
+};
+
 static const struct nest_command_option no_options[] = { { 0 } };
 
 const struct nest_command nest_commands[] = {
@@ -90,6 +98,10 @@ const struct nest_command nest_commands[] = {
 		nest_command_logs },
 	{ "rm", "NAME", "Remove a function, or one version of it.", "nestctl rm hello", 1, 1,
 		rm_options, nest_command_rm },
+	{ "alias", "list|set|rm", "Show or set which versions a name, such as live, stands for.",
+		"nestctl alias set hello live 3=95 4=5", 2, 19, alias_options, nest_command_alias },
+	{ "rollback", "NAME", "Make the version live that was so before, or end a canary.",
+		"nestctl rollback hello", 1, 1, no_options, nest_command_rollback },
 	{ "pack", "DIR", "Pack a directory into one file for a server or a deploy.",
 		"nestctl pack ./layer -o layer.erofs --format erofs", 1, 1, pack_options,
 		nest_command_pack },

@@ -64,6 +64,9 @@ int nest_command_fail(const char *what, const struct nest_err *err);
 /* Prints an answer as it came, for --json. */
 void nest_command_print_json(const cJSON *json);
 
+/* Prints aliases as the admin API tells them, as a table. */
+void nest_command_print_aliases(const cJSON *aliases);
+
 /* The member @key as a number or string; 0 or "" when absent. */
 double nest_command_number(const cJSON *object, const char *key);
 const char *nest_command_string(const cJSON *object, const char *key);
@@ -82,6 +85,8 @@ int nest_command_check(struct nest_command_context *, const struct nest_command_
 int nest_command_top(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_pack(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_cache(struct nest_command_context *, const struct nest_command_args *);
+int nest_command_alias(struct nest_command_context *, const struct nest_command_args *);
+int nest_command_rollback(struct nest_command_context *, const struct nest_command_args *);
 int nest_command_completion(struct nest_command_context *, const struct nest_command_args *);
 
 /* Places of options in the tables that have them. */
@@ -95,7 +100,11 @@ enum {
 	NEST_DEPLOY_TIMEOUT,
 	NEST_DEPLOY_CONCURRENCY,
 	NEST_DEPLOY_ROUTE,
-	NEST_DEPLOY_ENV
+	NEST_DEPLOY_ENV,
+	NEST_DEPLOY_CANARY
+};
+enum {
+	NEST_ALIAS_STICKY
 };
 enum {
 	NEST_INVOKE_DATA,

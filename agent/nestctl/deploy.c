@@ -301,29 +301,35 @@ static int prepare(const struct nest_command_args *args, struct deployment *d, s
 	return r == 0 ? guess(d, err) : r;
 }
 
-static void print_deployed(const cJSON *answer)
+static void print_deployed(const cJSON *answer, const char *canary)
 {
 	const char *name = nest_command_string(answer, "name");
 	bool created = cJSON_IsTrue(cJSON_GetObjectItem(answer, "created"));
 
 	nest_terminal_print(stdout, NEST_TERMINAL_GREEN, "%s", created ? "deployed" : "unchanged");
-	printf(" %s version %s\ncall it: nestctl invoke %s -d '{}'\n", name,
-		nest_command_string(answer, "version"), name);
+	printf(" %s version %s\n", name, nest_command_string(answer, "version"));
+	if (canary)
+		printf("with %s%% of the requests; all of them: nestctl alias set %s live %s\n",
+			canary, name, nest_command_string(answer, "version"));
+	else
+		printf("call it: nestctl invoke %s -d '{}'\n", name);
 }
 
 int nest_command_deploy(struct nest_command_context *context, const struct nest_command_args *args)
 {
+	const char *canary = args->option[NEST_DEPLOY_CANARY];
 	struct deployment d = { .spec = NULL };
 	struct nest_err err = NEST_ERR_INIT;
 	nest_autojson cJSON *answer = NULL;
-	char path[160];
+	char path[200];
 	int r = local(prepare(args, &d, &err), &err);
 
 	if (r == 0 && *d.dir)
 		r = upload(context, &d, &err);
 	if (r == 0) {
-		snprintf(path, sizeof(path), "/v1/functions/%.100s",
-			nest_command_string(d.spec, "name"));
+		snprintf(path, sizeof(path), "/v1/functions/%.100s%s%.20s",
+			nest_command_string(d.spec, "name"), canary ? "?share=" : "",
+			canary ? canary : "");
 		r = nest_client_call(context->client, "PUT", path, d.spec, &answer, &err);
 	}
 	cJSON_Delete(d.spec);
@@ -332,6 +338,6 @@ int nest_command_deploy(struct nest_command_context *context, const struct nest_
 	if (context->json)
 		nest_command_print_json(answer);
 	else
-		print_deployed(answer);
+		print_deployed(answer, canary);
 	return NEST_COMMAND_OK;
 }

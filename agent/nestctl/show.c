@@ -17,7 +17,7 @@
 
 static enum nest_terminal_colour state_colour(const char *state)
 {
-	if (strcmp(state, "failed") == 0)
+	if (strcmp(state, "failed") == 0 || strcmp(state, "quarantined") == 0)
 		return NEST_TERMINAL_RED;
 	if (strcmp(state, "draining") == 0 || strcmp(state, "starting") == 0)
 		return NEST_TERMINAL_YELLOW;
@@ -142,6 +142,8 @@ int nest_command_describe(
 				nest_command_string(v, "version"),
 				nest_command_string(v, "lastFailure"));
 	}
+	fputc('\n', stdout);
+	nest_command_print_aliases(cJSON_GetObjectItem(json, "aliases"));
 	if (cJSON_GetArraySize(cJSON_GetObjectItem(json, "workers")) > 0) {
 		fputc('\n', stdout);
 		print_workers(cJSON_GetObjectItem(json, "workers"));

@@ -193,7 +193,7 @@ def test_list_describe_and_top_show_tables_and_the_same_as_json(host):
     text = host.nestctl("describe", "hello").stdout
     assert "WORKER" in text and '"handler":' in text
     described = json.loads(host.nestctl("describe", "hello", "--json").stdout)
-    assert set(described) == {"name", "versions", "workers", "spec"}
+    assert set(described) == {"name", "versions", "workers", "aliases", "spec"}
     [worker] = described["workers"]
     assert worker["memoryBytes"] > 1 << 20 and worker["cpuUs"] > 0 and worker["requestsTotal"] == 1
     lines = host.nestctl("top").stdout.splitlines()  # once, as this is no terminal
@@ -361,7 +361,7 @@ def test_a_wrong_command_line_is_exit_code_2_and_points_to_help(host):
 def test_help_of_all_and_of_each_command(host):
     text = run("--help").stdout
     commands = re.findall(r"^  (\w+) ", text.split("Options of")[0], re.M)
-    assert len(commands) == 14 and run("help").stdout == text
+    assert len(commands) == 16 and run("help").stdout == text
     for command in commands:
         done = run(command, "--help")
         assert done.returncode == OK and done.stdout.startswith(f"Usage: nestctl {command}"), done

@@ -30,10 +30,12 @@ struct nest_host *fake_host(void)
 	return (struct nest_host *)&fake;
 }
 
-struct nest_target *nest_host_find(struct nest_host *host, const char *name, const char *qualifier)
+struct nest_target *nest_host_choose(struct nest_host *host, const char *name,
+	const char *qualifier, const struct nest_alias_asker *asker)
 {
 	bool live = !qualifier || !*qualifier || strcmp(qualifier, "$LATEST") == 0;
 
+	ck_assert_ptr_nonnull(asker);
 	ck_assert_ptr_eq(host, fake_host());
 	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++)
 		if (strcmp(targets[i].spec.name, name) == 0 &&
@@ -43,11 +45,13 @@ struct nest_target *nest_host_find(struct nest_host *host, const char *name, con
 }
 
 struct nest_target *nest_host_route(struct nest_host *host, const char *hostname,
-	size_t hostname_len, const char *path, size_t path_len, const char *method)
+	size_t hostname_len, const char *path, size_t path_len, const char *method,
+	const struct nest_alias_asker *asker)
 {
 	static const char virtual_host[] = "web.example.org";
 
 	ck_assert_ptr_eq(host, fake_host());
+	ck_assert_ptr_nonnull(asker);
 	ck_assert_uint_eq(path_len, strlen(path));
 	ck_assert_ptr_nonnull(method);
 	if ((path_len >= 5 && memcmp(path, "/web/", 5) == 0) ||

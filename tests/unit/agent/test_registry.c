@@ -501,8 +501,8 @@ START_TEST(a_damaged_file_is_named_and_left_alone)
 	refuses("{\"format\":1,\n\"functions\":[",
 		"line 2, column 13: the JSON value ends too early");
 	refuses("{\"functions\":[]}", "line 1: 'format' is missing");
-	refuses("{\n\"format\":2,\"functions\":[]}",
-		"line 2: format 2 is of a newer Nestlet, this one knows format 1");
+	refuses("{\n\"format\":3,\"functions\":[]}",
+		"line 2: format 3 is of a newer Nestlet, this one knows formats up to 2");
 	refuses("{\"format\":1,\n\"functions\":{}}",
 		"line 2: 'functions' must be an array of objects, not an object");
 	refuses(RECORD(""), "line 2: 'live' names no version of 'a': '1'");

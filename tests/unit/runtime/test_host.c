@@ -4,7 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/err.h"
 #include "base/file.h"
+#include "base/json.h"
+#include "runtime/alias.h"
+#include "runtime/function.h"
 #include "tests/unit/runtime/kit.h"
 #include "tests/unit/suite.h"
 
@@ -77,13 +81,46 @@ START_TEST(a_version_stands_unchanged)
 }
 END_TEST
 
-START_TEST(the_newest_version_is_live_and_the_others_stay_findable)
+struct outcome {
+	bool over;
+	bool well;
+	char why[256];
+};
+
+static void on_deployed(void *arg, struct nest_target *target, const struct nest_err *err)
+{
+	struct outcome *outcome = arg;
+
+	outcome->over = true;
+	outcome->well = target != NULL;
+	snprintf(outcome->why, sizeof(outcome->why), "%s", err ? nest_err_text(err) : "");
+}
+
+START_TEST(a_version_that_goes_while_it_is_deployed_again_is_not_there)
+{
+	struct nest_target *one = kit_deploy("{\"name\":\"f\",\"version\":\"1\"}");
+	struct nest_err err = NEST_ERR_INIT;
+	struct outcome outcome = { .over = false };
+
+	ck_assert_int_eq(
+		nest_host_deploy(kit_host, nest_target_spec(one), on_deployed, &outcome, &err), 0);
+	ck_assert_int_eq(nest_host_remove(kit_host, "f", "1"), 0);
+	kit_run_until(&outcome.over, 5000);
+	ck_assert(!outcome.well);
+	ck_assert_ptr_nonnull(strstr(outcome.why, "was removed meanwhile"));
+}
+END_TEST
+
+START_TEST(the_first_version_is_live_until_another_is_made_so)
 {
 	struct nest_target *one = kit_deploy("{\"name\":\"f\",\"version\":\"1\"}");
 	struct nest_target *two = kit_deploy("{\"name\":\"f\",\"version\":\"2\"}");
 
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", NULL), one);
+	ck_assert_int_eq(nest_host_set_live(kit_host, "f", "2"), 0);
 	ck_assert_ptr_eq(nest_host_find(kit_host, "f", NULL), two);
 	ck_assert_ptr_eq(nest_host_find(kit_host, "f", "$LATEST"), two);
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", "live"), two);
 	ck_assert_ptr_eq(nest_host_find(kit_host, "f", "1"), one);
 	ck_assert_ptr_null(nest_host_find(kit_host, "f", "3"));
 	ck_assert_int_eq(nest_host_set_live(kit_host, "f", "1"), 0);
@@ -98,18 +135,91 @@ START_TEST(the_newest_version_is_live_and_the_others_stay_findable)
 }
 END_TEST
 
+static struct nest_target *route(const char *path)
+{
+	return nest_host_route(kit_host, "h", 1, path, strlen(path), "GET", NULL);
+}
+
 START_TEST(routes_follow_the_live_version)
 {
 	struct nest_target *one =
 		kit_deploy("{\"name\":\"f\",\"version\":\"1\",\"routes\":[{\"path\":\"/one\"}]}");
 	struct nest_target *two;
 
-	ck_assert_ptr_eq(nest_host_route(kit_host, "h", 1, "/one", 4, "GET"), one);
+	ck_assert_ptr_eq(route("/one"), one);
 	two = kit_deploy("{\"name\":\"f\",\"version\":\"2\",\"routes\":[{\"path\":\"/two\"}]}");
-	ck_assert_ptr_null(nest_host_route(kit_host, "h", 1, "/one", 4, "GET"));
-	ck_assert_ptr_eq(nest_host_route(kit_host, "h", 1, "/two", 4, "GET"), two);
+	ck_assert_ptr_eq(route("/one"), one);
+	ck_assert_int_eq(nest_host_set_live(kit_host, "f", "2"), 0);
+	ck_assert_ptr_null(route("/one"));
+	ck_assert_ptr_eq(route("/two"), two);
 	nest_host_remove(kit_host, "f", "2");
-	ck_assert_ptr_eq(nest_host_route(kit_host, "h", 1, "/one", 4, "GET"), one);
+	ck_assert_ptr_eq(route("/one"), one);
+}
+END_TEST
+
+/* Sets alias @name of "f" to the JSON @text. */
+static int set_alias(const char *name, const char *text)
+{
+	nest_autojson cJSON *json = cJSON_Parse(text);
+	struct nest_err err = NEST_ERR_INIT;
+	struct nest_alias *alias = NULL;
+	int r;
+
+	ck_assert_msg(
+		nest_alias_parse(name, json, &alias, NULL, &err) == 0, "%s", nest_err_text(&err));
+	r = nest_host_set_alias(kit_host, "f", alias);
+	nest_alias_free(alias);
+	return r;
+}
+
+static const char *no_header(void *arg, const char *name)
+{
+	(void)arg;
+	(void)name;
+	return NULL;
+}
+
+/* How many of 100 requests to @qualifier, or by route if it is NULL, go to @target. */
+static int share_of(const char *qualifier, const struct nest_target *target)
+{
+	const struct nest_alias_asker asker = { .header = no_header };
+	int n = 0;
+
+	for (int i = 0; i < 100; i++) {
+		const struct nest_target *got =
+			qualifier ? nest_host_choose(kit_host, "f", qualifier, &asker)
+				  : nest_host_route(kit_host, "h", 1, "/one", 4, "GET", &asker);
+
+		n += got == target;
+	}
+	return n;
+}
+
+START_TEST(aliases_share_requests_out_and_the_live_one_moves_routes)
+{
+	struct nest_target *one =
+		kit_deploy("{\"name\":\"f\",\"version\":\"1\",\"routes\":[{\"path\":\"/one\"}]}");
+	struct nest_target *two = kit_deploy("{\"name\":\"f\",\"version\":\"2\"}");
+
+	ck_assert_int_eq(set_alias("beta", "{\"versions\":[{\"version\":\"2\"}]}"), 0);
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", "beta"), two);
+	ck_assert_int_eq(set_alias("beta", "{\"versions\":[{\"version\":\"9\"}]}"), 1);
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", "beta"), two);
+	ck_assert_int_eq(set_alias("live", "{\"versions\":[{\"version\":\"1\",\"weight\":3},"
+					   "{\"version\":\"2\",\"weight\":1}]}"),
+		0);
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", NULL), one);
+	ck_assert_int_eq(share_of("live", two) + share_of("", two), 50);
+	ck_assert_int_eq(share_of(NULL, two), 25);
+	ck_assert_int_eq(nest_host_set_live(kit_host, "f", "1"), 0);
+	ck_assert_int_eq(share_of("live", one), 100);
+	ck_assert_int_eq(nest_host_remove_alias(kit_host, "f", "beta"), 0);
+	ck_assert_int_eq(nest_host_remove_alias(kit_host, "f", "beta"), 1);
+	ck_assert_ptr_null(nest_host_find(kit_host, "f", "beta"));
+	ck_assert_int_eq(set_alias("old", "{\"versions\":[{\"version\":\"1\"}]}"), 0);
+	nest_host_remove(kit_host, "f", "1");
+	ck_assert_ptr_null(nest_host_find(kit_host, "f", "old"));
+	ck_assert_ptr_eq(nest_host_find(kit_host, "f", NULL), two);
 }
 END_TEST
 
@@ -155,6 +265,8 @@ START_TEST(a_new_version_under_load_fails_no_request)
 		snprintf(spec, sizeof(spec),
 			"{\"name\":\"f\",\"version\":\"%d\",\"workers\":{\"min\":1}}", version);
 		now = kit_deploy(spec);
+		ck_assert_int_eq(
+			nest_host_set_live(kit_host, "f", nest_target_spec(now)->version), 0);
 		load.done = 0;
 		kit_run_while_not(drive_to, &load, 10000);
 		ck_assert_uint_gt(kit_stats(now).requests_total[NEST_FAILURE_NONE], 0);
@@ -187,6 +299,7 @@ START_TEST(workers_of_an_old_version_go_when_they_are_idle)
 	kit_start(&held, one, "hold");
 	kit_run_while_not(is_busy, one, 5000);
 	kit_deploy("{\"name\":\"f\",\"version\":\"2\"}");
+	ck_assert_int_eq(nest_host_set_live(kit_host, "f", "2"), 0);
 	kit_run_for(50);
 	ck_assert_uint_eq(kit_stats(one).workers[NEST_WORKER_BUSY], 1);
 	expect_body(one, "release", "released"); /* still found by its version */
@@ -402,10 +515,11 @@ START_TEST(node_answers)
 END_TEST
 
 NEST_SUITE_WITH("runtime/host", enter, leave, what_cannot_be_deployed_says_why,
-	a_version_stands_unchanged, the_newest_version_is_live_and_the_others_stay_findable,
-	routes_follow_the_live_version, a_new_version_under_load_fails_no_request,
-	workers_of_an_old_version_go_when_they_are_idle, a_removed_function_finishes_what_it_has,
-	draining_waits_for_what_is_in_flight, an_idle_host_is_drained_at_once,
-	closing_fails_what_waits_and_what_runs, workers_are_measured_when_asked,
-	what_a_function_logs_can_be_read, a_worker_that_is_killed_from_outside_is_replaced,
-	node_answers)
+	a_version_stands_unchanged, a_version_that_goes_while_it_is_deployed_again_is_not_there,
+	the_first_version_is_live_until_another_is_made_so, routes_follow_the_live_version,
+	aliases_share_requests_out_and_the_live_one_moves_routes,
+	a_new_version_under_load_fails_no_request, workers_of_an_old_version_go_when_they_are_idle,
+	a_removed_function_finishes_what_it_has, draining_waits_for_what_is_in_flight,
+	an_idle_host_is_drained_at_once, closing_fails_what_waits_and_what_runs,
+	workers_are_measured_when_asked, what_a_function_logs_can_be_read,
+	a_worker_that_is_killed_from_outside_is_replaced, node_answers)
