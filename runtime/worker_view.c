@@ -124,7 +124,9 @@ static void on_usage(struct nest_cell *cell, const struct nest_cell_usage *usage
 	struct nest_worker *worker = arg;
 
 	(void)cell;
-	nest_worker_charge(worker, usage->memory_bytes);
+	/* a cell that can't be measured stays charged for what it was taken for */
+	if (usage->memory_bytes > 0)
+		nest_worker_charge(worker, usage->memory_bytes);
 	if (usage->cpu_us > worker->cpu_us)
 		worker->plan->tally->cpu_us += usage->cpu_us - worker->cpu_us;
 	if (!worker->standby) /* one that stands by says little of those that serve */
