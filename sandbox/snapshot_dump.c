@@ -97,6 +97,7 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	if (r == 0 && dump->memory == NEST_SNAPSHOT_MAPPED)
 		r = nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PATH, err);
 	ret->memory = dump->memory;
+	memcpy(ret->key, dump->key, NEST_SNAPSHOT_KEY_CHARS);
 	if (r == 0)
 		r = nest_snapshot_store_seal(dump->draft, ret, err);
 	if (r == 0)

@@ -305,6 +305,8 @@ int nest_snapshot_pack_take(int from, const char *key,
 
 	if (r == 0)
 		r = nest_snapshot_store_contents(draft, ret, &rows, err);
+	if (r == 0 && strncmp(ret->key, key, sizeof(ret->key)) != 0)
+		r = nest_err_say(err, -EBADMSG, "it was made under another key");
 	for (uint32_t i = 0; r == 0 && i < ret->nrows; i++) {
 		r = check_row(&rows[i], err);
 		if (r == 0 && __builtin_add_overflow(bytes, rows[i].bytes, &bytes))

@@ -26,7 +26,7 @@
 #define GARBAGE_PREFIX "gone-"
 #define CHUNK (256u << 10)
 
-static const char magic[8] = "NESTSNP1";
+static const char magic[8] = "NESTSNP2";
 
 /* ---- digests ---- */
 
@@ -314,6 +314,8 @@ int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char
 	if (dir < 0)
 		return nest_err_set(err, -errno, "open snapshot '%.12s'", key);
 	r = nest_snapshot_store_contents(dir, ret, &rows, err);
+	if (r == 0 && strncmp(ret->key, key, sizeof(ret->key)) != 0)
+		r = nest_err_say(err, -EBADMSG, "it was made under another key");
 	if (r < 0)
 		return nest_err_wrap(err, "snapshot '%.12s'", key);
 	*ret_dir = nest_take_fd(dir);

@@ -47,6 +47,8 @@ struct nest_snapshot_store_row {
 
 struct nest_snapshot_store_contents {
 	char magic[8];
+	char key[NEST_SNAPSHOT_KEY_CHARS +
+		 8];	 /* a directory of another name is not it; no padding */
 	uint32_t memory; /* enum nest_snapshot_memory */
 	uint32_t nrows;
 	uint64_t made_s;
@@ -87,8 +89,8 @@ void nest_snapshot_store_sweep(const struct nest_snapshot_store *store);
 void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const char *name);
 
 /*
- * Seals the files of @draft: digests them, writes the contents (@contents' memory and wires are the
- * caller's, the rest is filled in), syncs all. Blocks on the disk.
+ * Seals the files of @draft: digests them, writes the contents (@contents' key, memory and wires are
+ * the caller's, the rest is filled in), syncs all. Blocks on the disk.
  */
 int nest_snapshot_store_seal(
 	int draft, struct nest_snapshot_store_contents *contents, struct nest_err *err);
@@ -105,7 +107,10 @@ int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
 struct nest_snapshot_store_entry *nest_snapshot_store_find(
 	struct nest_snapshot_store *store, const char *key);
 
-/* Opens snapshot @key and reads its head; the caller owns *@ret_dir. -ENOENT: there is none. */
+/*
+ * Opens snapshot @key and reads its head; the caller owns *@ret_dir. -ENOENT: there is none; -EBADMSG:
+ * it is another's, or damaged.
+ */
 int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
 	struct nest_snapshot_store_contents *ret, struct nest_err *err);
 

@@ -289,22 +289,102 @@ def test_a_damaged_snapshot_costs_no_request(make_host, harm):
         assert cold(host, "hurt") == "served", file
 
 
-def test_kill_9_while_dumping_or_restoring_leaves_a_host_that_serves(make_host):
+def test_the_snapshot_of_another_version_under_this_ones_name_is_not_used(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "first", "exports.handler = async () => 'first';")
+    deploy(host, "nodejs", "second", "exports.handler = async () => 'second';")
+    await_snapshot(host, "first"), await_snapshot(host, "second")
+    store = host.root / "state" / "snapshots"
+    first, second = (store / snapshot_of(host, name)["key"] for name in ("first", "second"))
+    host.stop()
+    shutil.rmtree(first)
+    second.rename(first)
+    host.start()
+    assert cold(host, "first") == "first" and cold(host, "second") == "second"
+    for name in ("first", "second"):
+        await_snapshot(host, name)
+        assert cold(host, name) == name and restores(host, name) >= 1
+
+
+def strike(host):
+    """kill -9 of every CRIU of the host; how many there were."""
+    struck = 0
+    for pid in descendants(host.pid):
+        try:
+            if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                struck += 1
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return struck
+
+
+def drafts(host):
+    return list((host.root / "state" / "snapshots").glob("tmp-*"))
+
+
+def rebuild(host, name):
+    """Has a snapshot made anew; returns while its dump is under way."""
+    host.nestctl("snapshot", "build", name)
+    wait_for(lambda: drafts(host) or snapshot_of(host, name)["state"] == "paused", "the dump begins")
+
+
+def test_kill_9_of_criu_while_it_dumps_costs_no_request(make_host):
     host = make_host(ON)
     deploy(host, "nodejs", "struck", "exports.handler = async () => 'served';")
-    for _ in range(3):
-        host.nestctl("snapshot", "build", "struck")
-        wait_for(lambda: snapshot_of(host, "struck")["state"] != "queued", "the making begins")
-        for pid in descendants(host.pid):
-            try:
-                if b"criu" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-            except (FileNotFoundError, ProcessLookupError):
-                pass
+    await_snapshot(host, "struck")
+    struck = 0
+    for _ in range(5):
+        rebuild(host, "struck")
+        if drafts(host):
+            struck += strike(host)
+        wait_for(lambda: snapshot_of(host, "struck")["state"] in ("stands", "paused"), "it is settled")
         assert cold(host, "struck") == "served"
+        wait_for(lambda: not drafts(host), "the half-made one is swept")
+    assert struck
+
+
+def test_kill_9_of_criu_while_it_restores_costs_no_request(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "struck", "exports.handler = async () => 'served';")
+    await_snapshot(host, "struck")
+    struck = 0
+    for n in range(12):
+        quiet(host, "struck")
+        connection = host.connect()
+        connection.request("POST", "/2015-03-31/functions/struck/invocations", body="{}")
+        time.sleep(n / 1000)  # each time a little further on in the restore
+        struck += strike(host)
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (200, b'"served"'), host.log()[-3000:]
+        connection.close()
+    assert struck
+
+
+def test_kill_9_of_the_host_while_it_dumps_leaves_one_that_serves(make_host):
+    host = make_host(ON)
+    deploy(host, "nodejs", "struck", "exports.handler = async () => 'served';")
+    await_snapshot(host, "struck")
+    rebuild(host, "struck")
     host.kill()
     host.start()
     assert cold(host, "struck") == "served"
+    await_snapshot(host, "struck")
+    wait_for(lambda: not drafts(host), "what the last life left is swept")
+
+
+def resident_kb(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int([line for line in status.splitlines() if line.startswith("VmRSS")][0].split()[1])
+
+
+def footprint(host):
+    """What must not grow: descriptors, mounts of the spawner, files in the state directory."""
+    return {
+        "fds": host.fds(),
+        "mounts": len(Path(f"/proc/{host.spawner_pid()}/mountinfo").read_text().splitlines()),
+        "files": sorted(str(p) for p in (host.root / "state").rglob("*")),
+    }
 
 
 def test_rounds_of_clones_leak_nothing(make_host):
@@ -313,14 +393,19 @@ def test_rounds_of_clones_leak_nothing(make_host):
            workers={"max": 1, "idleMs": 1})
     await_snapshot(host, "round")
     rounds = int(os.environ.get("NESTLET_ROUNDS", "200"))
-    for _ in range(10):
+    for _ in range(20):
         cold(host, "round")
     quiet(host, "round")
-    before = len(host.fds())
+    host.settled_fds()
+    before = footprint(host)
+    resident = [resident_kb(pid) for pid in (host.pid, host.spawner_pid())]
     for _ in range(rounds):
         cold(host, "round")
     quiet(host, "round")
-    wait_for(lambda: len(host.fds()) <= before, "the descriptors are as before")
+    host.settled_fds()
+    wait_for(lambda: footprint(host) == before, "all is as before")
+    for pid, kb in zip((host.pid, host.spawner_pid()), resident):
+        assert resident_kb(pid) - kb < 1024, (pid, kb, resident_kb(pid))
     assert restores(host, "round") >= rounds, snapshot_of(host, "round")
 
 
