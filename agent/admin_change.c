@@ -19,7 +19,7 @@ static void refuse_change(struct nest_admin_request *request, const struct nest_
 		{ -EINVAL, 400, "Request.Invalid" },
 		{ -EEXIST, 409, "Function.Exists" },
 		{ -EPERM, 403, "Function.OwnedByConfig" },
-		{ -EACCES, 403, "Function.OwnedByScaler" },
+		{ -EREMOTE, 403, "Function.OwnedByScaler" },
 		{ -EBUSY, 409, "Function.Busy" },
 		{ -EFBIG, 413, "Request.TooLarge" },
 		{ -ENOSPC, 507, "Host.DiskFull" },

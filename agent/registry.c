@@ -303,7 +303,7 @@ int nest_registry_shadowed(struct nest_registry *registry, struct nest_buf *ret_
 
 /* ---- the admin API's part ---- */
 
-/* -EPERM where the config has @name, -EACCES where the scaler has, and the admin API hasn't. */
+/* -EPERM where the config has @name, -EREMOTE where the scaler has, and the admin API hasn't. */
 static int check_owner(const struct nest_registry *registry, const char *name, struct nest_err *err)
 {
 	const struct nest_registry_function *function =
@@ -315,7 +315,7 @@ static int check_owner(const struct nest_registry *registry, const char *name, s
 			function->live->file, function->live->line);
 	if (nest_registry_part_find(&registry->scaler, name) &&
 		!nest_registry_part_find(&registry->admin, name))
-		return nest_err_say(err, -EACCES,
+		return nest_err_say(err, -EREMOTE,
 			"function '%s' was placed by the scaler: have the scaler change it", name);
 	return 0;
 }

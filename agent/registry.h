@@ -87,7 +87,7 @@ struct nest_registry_plan;
  * Plans @spec (copied). A spec without a version gets the next number, or, when it equals the
  * newest version, that one. 0 and *@ret_plan, for commit or abandon; 1: it stands already as
  * *@ret_entry, there is nothing to deploy (it may be not live). -EEXIST: this version stands with
- * another spec; -EPERM: the name is the config's; -EACCES: it is the scaler's; -EBUSY: a plan for
+ * another spec; -EPERM: the name is the config's; -EREMOTE: it is the scaler's; -EBUSY: a plan for
  * this name is pending.
  */
 int nest_registry_plan(struct nest_registry *registry, const struct nest_function_spec *spec,
@@ -116,7 +116,7 @@ int nest_registry_commit(struct nest_registry_plan *plan,
 void nest_registry_abandon(struct nest_registry_plan *plan);
 
 /*
- * Removes one version, or with @version NULL the function. 0; 1: there is none; -EPERM, -EACCES: the
+ * Removes one version, or with @version NULL the function. 0; 1: there is none; -EPERM, -EREMOTE: the
  * name is the config's, or the scaler's; -EBUSY: the version is live, or an alias names it, and it is
  * not the only one, or a plan is pending. When it fails nothing has changed. Blocks on the disk.
  */

@@ -645,8 +645,8 @@ START_TEST(what_the_scaler_places_counts_last)
 	holds(registry, "a:1=1* b:s=6* ");
 	ck_assert_int_eq(nest_registry_find(registry, "b", NULL, &entry), 0);
 	ck_assert_str_eq(nest_registry_owner_name(entry.owner), "scaler");
-	ck_assert_int_eq(plan(registry, "b", "", 1, &pending, &entry, NULL), -EACCES);
-	ck_assert_int_eq(nest_registry_remove(registry, "b", NULL, NULL), -EACCES);
+	ck_assert_int_eq(plan(registry, "b", "", 1, &pending, &entry, NULL), -EREMOTE);
+	ck_assert_int_eq(nest_registry_remove(registry, "b", NULL, NULL), -EREMOTE);
 	/* the admin API may go on with its own, and let it go */
 	put(registry, "a", "", 2, NULL);
 	ck_assert_int_eq(nest_registry_remove(registry, "a", NULL, NULL), 0);
