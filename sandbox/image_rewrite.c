@@ -30,6 +30,12 @@
 #include "base/file.h"
 #include "sandbox/wire.h"
 
+/*
+ * A larger area is a reservation, of which little is in use: it would make a memory file that the file
+ * system may refuse. Its pages are copied.
+ */
+#define AREA_MAX (4ull << 30)
+#define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
 #define PAGE 4096u
 #define IMAGE_MAX (256u << 20)
 #define MAGIC_BYTES 8
@@ -250,6 +256,8 @@ static bool may_take(const struct area *area)
 {
 	uint64_t status = area->status & ~(uint64_t)AREA_HEAP;
 
+	if (area->end <= area->start || area->end - area->start > AREA_MAX)
+		return false;
 	return status == (AREA_REGULAR | AREA_ANON_PRIVATE) &&
 	       !(area->flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED)) &&
 	       !(area->madv & (1u << MADV_WIPEONFORK));
@@ -447,7 +455,7 @@ static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 /* Gives @area its room in the memory file when its first page is met. */
 static bool take(struct rewrite *rewrite, struct area *area)
 {
-	if (!area || !may_take(area))
+	if (!area || !may_take(area) || rewrite->size > MEMORY_MAX)
 		return false;
 	if (!area->taken) {
 		area->taken = true;
@@ -589,16 +597,16 @@ static int choose_id(struct rewrite *rewrite, struct nest_err *err)
 	struct nest_wire_field field;
 	struct nest_wire entry;
 	uint64_t top = 0;
-	int more;
+	int more, fields = 0;
 	int r = open_image(rewrite->dir, "files.img", FILES_MAGIC, &files, err);
 
 	if (r < 0)
 		return r;
-	while ((more = next_entry(&files, &entry)) > 0)
-		while ((more = nest_wire_next(&entry, &field)) > 0)
+	while (fields == 0 && (more = next_entry(&files, &entry)) > 0)
+		while ((fields = nest_wire_next(&entry, &field)) > 0)
 			if (field.number == FILE_ID && field.value > top)
 				top = field.value;
-	if (more < 0 || top >= UINT32_MAX)
+	if (fields < 0 || more < 0 || top >= UINT32_MAX)
 		return malformed("files.img", err);
 	rewrite->file_id = (uint32_t)top + 1;
 	return 0;
