@@ -324,12 +324,14 @@ static void end_ready(
 		message);
 }
 
-/* What the process wrote before it ended is still to be read, its answers above all. */
+/*
+ * What the process wrote before it ended is still to be read: its answers, and what it printed,
+ * which is kept of one that was killed too.
+ */
 static void read_the_rest(struct nest_worker *worker)
 {
-	if (!worker->channel)
-		return; /* no cell was found for it */
-	nest_channel_finish(worker->channel);
+	if (worker->channel && !worker->killed) /* else no cell was found for it, or nobody waits */
+		nest_channel_finish(worker->channel);
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(worker->outputs); i++) {
 		struct nest_funclog_origin origin = {
 			.version = worker->plan->spec->version,
@@ -351,8 +353,7 @@ static void on_exited(struct nest_cell *cell, const struct nest_cell_exit *how, 
 
 	(void)cell;
 	worker->cell = NULL;
-	if (!worker->killed)
-		read_the_rest(worker);
+	read_the_rest(worker);
 	if (!worker->killed) {
 		name_cause(worker, how, &cause);
 		if (worker->ready_us)
