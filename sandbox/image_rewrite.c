@@ -7,8 +7,7 @@
  *	pages-<id>.img     the pages of those runs that are present, one after the other
  *	files.img          every open or mapped file, by id
  *
- * An image begins with two magic numbers; each of its entries is a 32-bit length and a protobuf
- * message. The areas that are taken over get room in the memory file, as long as they are, one
+ * The areas that are taken over get room in the memory file, as long as they are, one
  * after the other; their pages go there, and out of the page map.
  */
 #include "sandbox/image_rewrite.h"
@@ -27,7 +26,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "base/file.h"
+#include "sandbox/criu_image.h"
 #include "sandbox/wire.h"
 
 /*
@@ -37,12 +36,6 @@
 #define AREA_MAX (4ull << 30)
 #define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
 #define PAGE 4096u
-#define IMAGE_MAX (256u << 20)
-#define MAGIC_BYTES 8
-#define IMG_COMMON_MAGIC 0x54564319u
-#define MM_MAGIC 0x57492820u
-#define PAGEMAP_MAGIC 0x56084025u
-#define FILES_MAGIC 0x56303138u
 
 /* Status bits of an area. */
 #define AREA_REGULAR (1u << 0)
@@ -121,74 +114,6 @@ struct rewrite {
 	size_t nareas, room;
 };
 
-static int malformed(const char *name, struct nest_err *err)
-{
-	return nest_err_say(err, -EBADMSG, "image '%s' is not as CRIU 4 writes it", name);
-}
-
-/* ---- images ---- */
-
-struct image {
-	char *bytes;
-	size_t len;
-	struct nest_wire left;
-};
-
-static int open_image(
-	int dir, const char *name, uint32_t magic, struct image *ret, struct nest_err *err)
-{
-	uint32_t magics[2];
-	int r = nest_file_read(dir, name, IMAGE_MAX, &ret->bytes, &ret->len, err);
-
-	if (r < 0)
-		return r;
-	if (ret->len < MAGIC_BYTES)
-		return malformed(name, err);
-	memcpy(magics, ret->bytes, sizeof(magics));
-	if (magics[0] != IMG_COMMON_MAGIC || magics[1] != magic)
-		return malformed(name, err);
-	ret->left = (struct nest_wire){ .at = (const uint8_t *)ret->bytes + MAGIC_BYTES,
-		.left = ret->len - MAGIC_BYTES };
-	return 0;
-}
-
-static void close_image(struct image *image)
-{
-	free(image->bytes);
-}
-#define autoimage __attribute__((cleanup(close_image)))
-
-/* Takes the next entry: 1, 0 at the end. */
-static int next_entry(struct image *image, struct nest_wire *ret)
-{
-	uint32_t size;
-
-	if (image->left.left == 0)
-		return 0;
-	if (image->left.left < sizeof(size))
-		return -EBADMSG;
-	memcpy(&size, image->left.at, sizeof(size));
-	if (size > image->left.left - sizeof(size))
-		return -EBADMSG;
-	*ret = (struct nest_wire){ .at = image->left.at + sizeof(size), .left = size };
-	image->left.at += sizeof(size) + size;
-	image->left.left -= sizeof(size) + size;
-	return 1;
-}
-
-static int put_entry(struct nest_buf *out, const void *bytes, size_t n)
-{
-	uint32_t size = (uint32_t)n;
-	int r = nest_buf_append(out, &size, sizeof(size));
-
-	return r < 0 || n == 0 ? r : nest_buf_append(out, bytes, n);
-}
-
-static int put_entry_buf(struct nest_buf *out, const struct nest_buf *entry)
-{
-	return put_entry(out, nest_buf_bytes(entry), entry->len);
-}
-
 static int replace_image(
 	int dir, const char *name, const struct nest_buf *bytes, struct nest_err *err)
 {
@@ -197,13 +122,6 @@ static int replace_image(
 	if (fd < 0)
 		return nest_err_set(err, -errno, "open image '%s'", name);
 	return nest_fd_write_all(fd, nest_buf_bytes(bytes), bytes->len, err);
-}
-
-static int begin_image(struct nest_buf *out, uint32_t magic)
-{
-	uint32_t magics[2] = { IMG_COMMON_MAGIC, magic };
-
-	return nest_buf_append(out, magics, sizeof(magics));
 }
 
 /* ---- areas ---- */
@@ -368,7 +286,7 @@ static int put_mm(struct rewrite *rewrite, struct nest_buf *out, struct nest_wir
 			break;
 	}
 	if (r == 0)
-		r = put_entry_buf(out, &entry);
+		r = nest_criu_image_put_buf(out, &entry);
 	nest_buf_done(&entry);
 	return r;
 }
@@ -419,7 +337,7 @@ static int put_run(struct nest_buf *out, uint64_t vaddr, uint64_t pages, uint64_
 	if (r == 0)
 		r = nest_wire_put_varint(&entry, RUN_NR, pages);
 	if (r == 0)
-		r = put_entry_buf(out, &entry);
+		r = nest_criu_image_put_buf(out, &entry);
 	nest_buf_done(&entry);
 	return r;
 }
@@ -497,18 +415,19 @@ static int divide_run(
 	return 0;
 }
 
-static int divide_runs(
-	struct rewrite *rewrite, struct image *pagemap, int pages, int kept, struct nest_buf *out)
+static int divide_runs(struct rewrite *rewrite, struct nest_criu_image *pagemap, int pages,
+	int kept, struct nest_buf *out)
 {
 	struct nest_wire entry;
 	struct run run;
 	int r;
 
-	while ((r = next_entry(pagemap, &entry)) > 0) {
+	while ((r = nest_criu_image_next(pagemap, &entry)) > 0) {
 		r = read_run(entry, &run);
 		if (r == 0)
-			r = run.flags & RUN_PRESENT ? divide_run(rewrite, &run, pages, kept, out)
-						    : put_entry(out, entry.at, entry.left);
+			r = run.flags & RUN_PRESENT
+				    ? divide_run(rewrite, &run, pages, kept, out)
+				    : nest_criu_image_put(out, entry.at, entry.left);
 		if (r < 0)
 			return r;
 	}
@@ -529,7 +448,7 @@ static int read_pages_id(struct nest_wire in, uint64_t *ret)
 /* The page map of process @pid, and its pages. */
 static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_err *err)
 {
-	autoimage struct image pagemap = { .bytes = NULL };
+	nest_autocriuimage struct nest_criu_image pagemap = NEST_CRIU_IMAGE_INIT;
 	nest_autoclose int pages = -1;
 	nest_autoclose int kept = -1;
 	struct nest_buf out = NEST_BUF_INIT;
@@ -539,20 +458,20 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 	int r;
 
 	snprintf(name, sizeof(name), "pagemap-%s", pid);
-	r = open_image(rewrite->dir, name, PAGEMAP_MAGIC, &pagemap, err);
+	r = nest_criu_image_open(rewrite->dir, name, NEST_CRIU_IMAGE_PAGEMAP, &pagemap, err);
 	if (r < 0)
 		return r;
-	if (next_entry(&pagemap, &head) <= 0 || read_pages_id(head, &id) < 0)
-		return malformed(name, err);
+	if (nest_criu_image_next(&pagemap, &head) <= 0 || read_pages_id(head, &id) < 0)
+		return nest_criu_image_malformed(name, err);
 	snprintf(old, sizeof(old), "pages-%llu.img", (unsigned long long)id);
 	snprintf(new, sizeof(new), "%s.new", old);
 	pages = openat(rewrite->dir, old, O_RDONLY | O_CLOEXEC);
 	kept = openat(rewrite->dir, new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (pages < 0 || kept < 0)
 		return nest_err_set(err, -errno, "open '%s'", old);
-	r = begin_image(&out, PAGEMAP_MAGIC);
+	r = nest_criu_image_begin(&out, NEST_CRIU_IMAGE_PAGEMAP);
 	if (r == 0)
-		r = put_entry(&out, head.at, head.left);
+		r = nest_criu_image_put(&out, head.at, head.left);
 	if (r == 0)
 		r = divide_runs(rewrite, &pagemap, pages, kept, &out);
 	if (r == 0)
@@ -569,19 +488,19 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 
 static int rewrite_process(struct rewrite *rewrite, const char *name, struct nest_err *err)
 {
-	autoimage struct image mm = { .bytes = NULL };
+	nest_autocriuimage struct nest_criu_image mm = NEST_CRIU_IMAGE_INIT;
 	struct nest_buf out = NEST_BUF_INIT;
 	struct nest_wire entry;
-	int r = open_image(rewrite->dir, name, MM_MAGIC, &mm, err);
+	int r = nest_criu_image_open(rewrite->dir, name, NEST_CRIU_IMAGE_MM, &mm, err);
 
 	if (r < 0)
 		return r;
-	if (next_entry(&mm, &entry) <= 0 || read_areas(rewrite, entry) < 0)
-		return malformed(name, err);
+	if (nest_criu_image_next(&mm, &entry) <= 0 || read_areas(rewrite, entry) < 0)
+		return nest_criu_image_malformed(name, err);
 	r = divide_pages(rewrite, name + strlen("mm-"), err);
 	if (r < 0)
 		return r;
-	r = begin_image(&out, MM_MAGIC);
+	r = nest_criu_image_begin(&out, NEST_CRIU_IMAGE_MM);
 	if (r == 0)
 		r = put_mm(rewrite, &out, entry);
 	r = r < 0 ? nest_err_set(err, r, "rewrite image '%s'", name)
@@ -593,21 +512,21 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 /* An id that no file has yet. */
 static int choose_id(struct rewrite *rewrite, struct nest_err *err)
 {
-	autoimage struct image files = { .bytes = NULL };
+	nest_autocriuimage struct nest_criu_image files = NEST_CRIU_IMAGE_INIT;
 	struct nest_wire_field field;
 	struct nest_wire entry;
 	uint64_t top = 0;
 	int more, fields = 0;
-	int r = open_image(rewrite->dir, "files.img", FILES_MAGIC, &files, err);
+	int r = nest_criu_image_open(rewrite->dir, "files.img", NEST_CRIU_IMAGE_FILES, &files, err);
 
 	if (r < 0)
 		return r;
-	while (fields == 0 && (more = next_entry(&files, &entry)) > 0)
+	while (fields == 0 && (more = nest_criu_image_next(&files, &entry)) > 0)
 		while ((fields = nest_wire_next(&entry, &field)) > 0)
 			if (field.number == FILE_ID && field.value > top)
 				top = field.value;
 	if (fields < 0 || more < 0 || top >= UINT32_MAX)
-		return malformed("files.img", err);
+		return nest_criu_image_malformed("files.img", err);
 	rewrite->file_id = (uint32_t)top + 1;
 	return 0;
 }
@@ -648,7 +567,7 @@ static int put_memory_file(const struct rewrite *rewrite, struct nest_buf *out)
 	if (r == 0)
 		r = nest_wire_put_bytes(&file, FILE_REG, nest_buf_bytes(&reg), reg.len);
 	if (r == 0)
-		r = put_entry_buf(out, &file);
+		r = nest_criu_image_put_buf(out, &file);
 	nest_buf_done(&reg);
 	nest_buf_done(&file);
 	return r;
