@@ -94,13 +94,14 @@ static void on_dumped(struct nest_cell *cell, uint64_t bytes, const struct nest_
 int nest_worker_dump(struct nest_worker *worker, const char *key,
 	void (*cb)(void *arg, uint64_t bytes, const struct nest_err *why))
 {
+	const struct nest_snapshot_kind kind = {
+		.memory = worker->plan->mapped ? NEST_SNAPSHOT_MAPPED : NEST_SNAPSHOT_COPIED,
+	};
 	int r;
 
 	if (!worker->cell)
 		return -ESRCH;
-	r = nest_snapshot_dump(worker->cell, key,
-		worker->plan->mapped ? NEST_SNAPSHOT_MAPPED : NEST_SNAPSHOT_COPIED, on_dumped,
-		worker);
+	r = nest_snapshot_dump(worker->cell, key, &kind, on_dumped, worker);
 	if (r == 0)
 		worker->dumped = cb;
 	return r;

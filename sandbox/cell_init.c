@@ -106,11 +106,14 @@ static void receive_start(struct nest_cell_step_context *context)
 	if (n <= 0)
 		end_cell(init);
 	context->start = &init->message->start;
-	wanted = context->start->snapshot ? NEST_MESSAGE_FD_MOST : NEST_MESSAGE_FD_COUNT;
+	wanted = NEST_MESSAGE_FD_COUNT;
 	if (context->start->head.type == NEST_MESSAGE_RESTORE)
-		wanted = NEST_MESSAGE_FD_RESTORE_COUNT;
-	if (nfds != wanted)
+		wanted = NEST_MESSAGE_FD_IMAGES + 1 +
+			 (context->start->parent == NEST_MESSAGE_PARENT_BESIDE);
+	if (nfds != wanted + (context->start->snapshot != 0))
 		end_cell(init);
+	if (context->start->snapshot && wanted != NEST_MESSAGE_FD_DUMPER)
+		context->fds[NEST_MESSAGE_FD_DUMPER] = nest_take_fd(context->fds[wanted]);
 }
 
 /* Points at the strings of the START: argv, NULL, envp, NULL. */

@@ -28,6 +28,7 @@ struct nest_cell_init {
 	int restorer_sock;
 	int restorer_log; /* what it says goes wrong; -1: none */
 	int last_pid;	  /* of the cell's pid namespace; -1: not to be set */
+	int images;	  /* a clone's images with another owner; -1: none */
 };
 
 /*

@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "sandbox/criu_rpc.h"
 #include "sandbox/footing.h"
+#include "sandbox/image_owner.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/mount.h"
 #include "sandbox/snapshot.h"
@@ -26,6 +27,10 @@
 
 /* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
 #define LAST_PID "1000"
+/* Those of what a clone that is to be dumped begins, which its restored threads don't reach. */
+#define LAST_CLONED_PID "2000"
+#define OWNED_BYTES (4u << 20) /* of images with another owner */
+#define OWNED_INODES 1100u
 #define LOG_MAX 16384
 
 static void close_wires(struct nest_cell_init *init)
@@ -90,25 +95,27 @@ static _Noreturn void wait_and_dump(struct nest_cell_init *init, int sock, uid_t
 	_exit(127);
 }
 
+static int fork_dumper(struct nest_cell_step_context *context, struct nest_err *err)
+{
+	pid_t pid = _Fork(); /* no handler of the agent's libraries shall run */
+
+	if (pid == 0)
+		wait_and_dump(
+			context->init, context->fds[NEST_MESSAGE_FD_DUMPER], context->start->uid);
+	close(nest_take_fd(context->fds[NEST_MESSAGE_FD_DUMPER]));
+	return pid < 0 ? nest_err_set(err, -errno, "fork the dumper") : 0;
+}
+
 int nest_cell_restore_await_dump(struct nest_cell_step_context *context, struct nest_err *err)
 {
-	struct nest_cell_init *init = context->init;
-	int sock = context->fds[NEST_MESSAGE_FD_DUMPER];
-	pid_t pid;
-	int r;
-
 	/*
 	 * CRIU's libraries refuse to try the kernel out while real and effective user differ, so
 	 * the restorer must have done it, and have left its findings in /run.
 	 */
-	r = nest_criu_rpc_await_primed(init->restorer_sock, err);
-	if (r < 0)
-		return nest_err_wrap(err, "detect the kernel's features");
-	pid = _Fork(); /* no handler of the agent's libraries shall run */
-	if (pid == 0)
-		wait_and_dump(init, sock, context->start->uid);
-	close(nest_take_fd(context->fds[NEST_MESSAGE_FD_DUMPER]));
-	return pid < 0 ? nest_err_set(err, -errno, "fork the dumper") : 0;
+	int r = nest_criu_rpc_await_primed(context->init->restorer_sock, err);
+
+	return r < 0 ? nest_err_wrap(err, "detect the kernel's features")
+		     : fork_dumper(context, err);
 }
 
 /*
@@ -156,6 +163,17 @@ static void name_cause(const struct nest_cell_init *init, struct nest_err *err)
 	nest_criu_rpc_name_cause(log, err);
 }
 
+/* What starts in the cell from now on gets pids above @pid, which are free in its clones' cells. */
+static void set_last_pid(struct nest_cell_init *init, const char *pid)
+{
+	if (init->last_pid < 0)
+		return;
+	/* without it the worker's dump may not find its pids free, and is refused then */
+	if (pid && write(init->last_pid, pid, strlen(pid)) < 0)
+		errno = 0;
+	close(nest_take_fd(init->last_pid));
+}
+
 int nest_cell_restore_dismiss(struct nest_cell_init *init, struct nest_err *err)
 {
 	pid_t restorer = init->restorer;
@@ -163,51 +181,98 @@ int nest_cell_restore_dismiss(struct nest_cell_init *init, struct nest_err *err)
 
 	end_restorer(init);
 	r = seal_findings(init, restorer, err);
-	if (r < 0 || init->last_pid < 0)
-		return r;
-	/* without it the worker's dump may not find its pids free, and is refused then */
-	if (write(init->last_pid, LAST_PID, strlen(LAST_PID)) < 0)
-		errno = 0;
-	close(nest_take_fd(init->last_pid));
-	return 0;
+	if (r == 0)
+		set_last_pid(init, LAST_PID);
+	return r;
 }
 
 /*
- * Safe: a read-only mount of a directory that only root may enter; the worker is nobody in it. It
- * stays, since taking it away would wait for an RCU grace period.
+ * Safe: read-only mounts of directories that only root may enter; the worker is nobody in them. They
+ * stay, since taking them away would wait for an RCU grace period.
  */
-static int attach_images(int images, struct nest_err *err)
+static int attach_images(
+	struct nest_cell_step_context *context, int images, int parent, struct nest_err *err)
 {
-	return nest_mount_attach(images, AT_FDCWD, NEST_IMAGE_REWRITE_DIR, err);
+	bool itself = context->start->parent == NEST_MESSAGE_PARENT_ITSELF;
+	int r = nest_mount_attach(images, AT_FDCWD,
+		itself ? NEST_IMAGE_REWRITE_PARENT_DIR : NEST_IMAGE_REWRITE_DIR, err);
+
+	if (r == 0 && parent >= 0)
+		r = nest_mount_attach(parent, AT_FDCWD, NEST_IMAGE_REWRITE_PARENT_DIR, err);
+	return r;
+}
+
+static int verify_images(
+	const struct nest_message_start *start, int images, int parent, struct nest_err *err)
+{
+	int r = start->verify ? nest_snapshot_store_verify(images, err) : 0;
+
+	if (r == 0 && parent >= 0 && start->verify_parent)
+		r = nest_snapshot_store_verify(parent, err);
+	return r;
+}
+
+/*
+ * A parent's clone becomes the function's user: its images say so in a directory of this cell's
+ * own. Safe: a detached tmpfs of bounded size, which nobody but the restorer sees. It goes with the cell,
+ * as the mounts above.
+ */
+static int own_images(struct nest_cell_step_context *context, int *images, struct nest_err *err)
+{
+	struct nest_cell_init *init = context->init;
+	int r;
+
+	if (context->start->parent != NEST_MESSAGE_PARENT_ITSELF)
+		return 0;
+	r = nest_mount_new_tmpfs(OWNED_BYTES, OWNED_INODES, 0700,
+		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &init->images, err);
+	if (r == 0)
+		r = nest_image_owner_set(*images, NEST_IMAGE_REWRITE_PARENT_DIR,
+			context->start->uid, init->images, err);
+	*images = init->images;
+	return r;
+}
+
+/* Has CRIU restore what lies in @images, with all that it must find in its place. */
+static int restore(struct nest_cell_step_context *context, int images, int parent, pid_t *ret,
+	struct nest_err *err)
+{
+	struct nest_cell_init *init = context->init;
+	int r = verify_images(context->start, images, parent, err);
+
+	if (r == 0)
+		r = attach_images(context, images, parent, err);
+	if (r == 0)
+		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
+	if (r == 0 && context->start->snapshot)
+		r = fork_dumper(context, err);
+	if (r == 0)
+		r = seal_findings(init, 0, err);
+	if (r == 0)
+		r = nest_tmp_image_load(images, context->start->uid, err);
+	if (r == 0)
+		r = own_images(context, &images, err);
+	if (r == 0)
+		r = nest_criu_rpc_restore(
+			init->restorer_sock, images, context->start->wires, ret, err);
+	if (r == -EIO || r == -EPIPE)
+		name_cause(init, err);
+	return r;
 }
 
 pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_err *err)
 {
 	struct nest_cell_init *init = context->init;
 	nest_autoclose int images = nest_take_fd(context->fds[NEST_MESSAGE_FD_IMAGES]);
+	nest_autoclose int parent = nest_take_fd(context->fds[NEST_MESSAGE_FD_PARENT]);
 	pid_t pid = 0;
-	int r = 0;
+	int r;
 
 	if (init->restorer <= 0)
 		return nest_err_say(err, -ENOSYS, "the cell has no restorer");
-	if (context->start->verify)
-		r = nest_snapshot_store_verify(images, err);
-	if (r == 0)
-		r = attach_images(images, err);
-	if (r == 0)
-		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
-	if (r == 0)
-		r = seal_findings(init, 0, err);
-	if (r == 0)
-		r = nest_tmp_image_load(images, context->start->uid, err);
-	if (r == 0)
-		r = nest_criu_rpc_restore(
-			init->restorer_sock, images, context->start->wires, &pid, err);
-	if (r == -EIO || r == -EPIPE)
-		name_cause(init, err);
+	r = restore(context, images, parent, &pid, err);
 	end_restorer(init);
-	if (init->last_pid >= 0)
-		close(nest_take_fd(init->last_pid));
+	set_last_pid(init, context->start->snapshot ? LAST_CLONED_PID : NULL);
 	if (r == 0 && context->start->standby)
 		nest_touch_programs(pid);
 	return r < 0 ? nest_err_wrap(err, "restore") : pid;

@@ -11,6 +11,9 @@ struct nest_err;
 #define NEST_IMAGE_REWRITE_DIR "/snapshot"
 #define NEST_IMAGE_REWRITE_FILE "memory"
 #define NEST_IMAGE_REWRITE_PATH NEST_IMAGE_REWRITE_DIR "/" NEST_IMAGE_REWRITE_FILE
+/* The same of a snapshot that others are made upon, whose clones see both. */
+#define NEST_IMAGE_REWRITE_PARENT_DIR "/parent-snapshot"
+#define NEST_IMAGE_REWRITE_PARENT_PATH NEST_IMAGE_REWRITE_PARENT_DIR "/" NEST_IMAGE_REWRITE_FILE
 
 /*
  * Rewrites the CRIU images in directory @images so that private anonymous memory becomes private

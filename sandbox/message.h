@@ -64,7 +64,8 @@ enum nest_message_fd {
 	NEST_MESSAGE_FD_MOST,
 	/* beside a RESTORE: the code, and to the init a detached mount of the snapshot */
 	NEST_MESSAGE_FD_IMAGES = NEST_MESSAGE_FD_CHANNEL,
-	NEST_MESSAGE_FD_RESTORE_COUNT = NEST_MESSAGE_FD_IMAGES + 1,
+	/* and of what that was made upon, and the dumper's socket: where there are such, in this order */
+	NEST_MESSAGE_FD_PARENT = NEST_MESSAGE_FD_STDOUT,
 };
 
 #define NEST_MESSAGE_HOSTNAME_MAX 63
@@ -77,6 +78,13 @@ struct nest_message_head {
 	uint32_t type;
 	uint32_t size; /* of the whole message */
 	uint64_t cell; /* the agent's number for it, never 0; 0 where no cell is meant */
+};
+
+/* How the snapshot of a RESTORE stands to a parent. */
+enum nest_message_parent {
+	NEST_MESSAGE_PARENT_NONE,
+	NEST_MESSAGE_PARENT_ITSELF,
+	NEST_MESSAGE_PARENT_BESIDE, /* a mount of it comes, too */
 };
 
 struct nest_message_start {
@@ -93,8 +101,11 @@ struct nest_message_start {
 	uint32_t strings_bytes;
 	uint32_t snapshot; /* 1: to be dumped, 0 */
 	uint32_t standby;  /* 1: nobody waits for it yet, 0 */
-	uint32_t verify;   /* the spawner's word to the init: digests are to be checked */
-	uint64_t wires[3]; /* the same: inode numbers that the images know */
+	/* the spawner's word to the init, of a RESTORE: */
+	uint32_t verify; /* its digests are to be checked */
+	uint32_t parent; /* enum nest_message_parent */
+	uint32_t verify_parent;
+	uint64_t wires[3];		      /* inode numbers that the images know */
 	char key[NEST_MESSAGE_KEY_CHARS + 8]; /* "": a plain start; no padding may follow it */
 	char hostname[NEST_MESSAGE_HOSTNAME_MAX + 1];
 	char strings[]; /* argc + envc NUL-terminated strings */
@@ -138,6 +149,7 @@ struct nest_message_usage {
 struct nest_message_dump {
 	struct nest_message_head head;
 	uint32_t memory; /* enum nest_snapshot_memory */
+	uint32_t is_parent;
 	char key[NEST_MESSAGE_KEY_CHARS + 1];
 };
 
@@ -152,7 +164,9 @@ struct nest_message_snapshot {
 	uint64_t bytes;
 	uint64_t made_s;
 	uint32_t memory;
+	uint32_t is_parent;
 	char key[NEST_MESSAGE_KEY_CHARS + 1];
+	char parent[NEST_MESSAGE_KEY_CHARS + 1]; /* "": none */
 };
 
 struct nest_message_exchanged {

@@ -27,8 +27,8 @@
 #define RUN_INODES 64
 #define TMP_MIN_INODES 1024
 
-static const char *const directories[] = { "dev", "dev/shm", "function", "proc", "run", "runtime",
-	"snapshot", "tmp" };
+static const char *const directories[] = { "dev", "dev/shm", "function", "parent-snapshot", "proc",
+	"run", "runtime", "snapshot", "tmp" };
 
 static const char *const devices[] = { "full", "null", "random", "urandom", "zero" };
 

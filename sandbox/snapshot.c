@@ -23,9 +23,12 @@ static int check_key(const char *key, struct nest_err *err)
 }
 
 static int send_keyed(struct nest_sandbox *sandbox, uint32_t type, uint64_t cell, const char *key,
-	enum nest_snapshot_memory memory, int fd, struct nest_err *err)
+	const struct nest_snapshot_kind *kind, int fd, struct nest_err *err)
 {
-	struct nest_message_dump message = { .memory = memory };
+	struct nest_message_dump message = {
+		.memory = kind ? kind->memory : NEST_SNAPSHOT_COPIED,
+		.is_parent = kind && kind->is_parent,
+	};
 	int r = check_key(key, err);
 
 	if (r < 0)
@@ -35,7 +38,8 @@ static int send_keyed(struct nest_sandbox *sandbox, uint32_t type, uint64_t cell
 	return nest_client_send(sandbox, &message, fd < 0 ? NULL : &fd, fd < 0 ? 0 : 1, err);
 }
 
-int nest_snapshot_dump(struct nest_cell *cell, const char *key, enum nest_snapshot_memory memory,
+int nest_snapshot_dump(struct nest_cell *cell, const char *key,
+	const struct nest_snapshot_kind *kind,
 	void (*cb)(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg),
 	void *arg)
 {
@@ -43,7 +47,7 @@ int nest_snapshot_dump(struct nest_cell *cell, const char *key, enum nest_snapsh
 
 	if (cell->dumped)
 		return -EALREADY;
-	r = send_keyed(cell->sandbox, NEST_MESSAGE_DUMP, cell->id, key, memory, -1, NULL);
+	r = send_keyed(cell->sandbox, NEST_MESSAGE_DUMP, cell->id, key, kind, -1, NULL);
 	if (r < 0)
 		return r;
 	cell->dumped = cb;
@@ -67,7 +71,7 @@ int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_s
 
 int nest_snapshot_forget(struct nest_sandbox *sandbox, const char *key, struct nest_err *err)
 {
-	return send_keyed(sandbox, NEST_MESSAGE_FORGET, 0, key, NEST_SNAPSHOT_COPIED, -1, err);
+	return send_keyed(sandbox, NEST_MESSAGE_FORGET, 0, key, NULL, -1, err);
 }
 
 int nest_snapshot_list(struct nest_sandbox *sandbox,
@@ -96,7 +100,7 @@ static int exchange(struct nest_sandbox *sandbox, uint32_t type, const char *key
 
 	if (sandbox->exchanged)
 		return -EALREADY;
-	r = send_keyed(sandbox, type, 0, key, NEST_SNAPSHOT_COPIED, fd, err);
+	r = send_keyed(sandbox, type, 0, key, NULL, fd, err);
 	if (r < 0)
 		return r;
 	sandbox->exchanged = cb;
@@ -140,12 +144,14 @@ static void on_snapshot(struct nest_sandbox *sandbox, const struct nest_message_
 		.memory = message->memory,
 		.bytes = message->bytes,
 		.made_s = message->made_s,
+		.is_parent = message->is_parent,
 	};
 
 	if (!sandbox->listed)
 		return;
 	if (nest_message_check_key(message->key)) {
 		memcpy(view.key, message->key, sizeof(view.key));
+		memcpy(view.parent, message->parent, sizeof(view.parent) - 1);
 		sandbox->listed(sandbox->listed_arg, &view);
 		return;
 	}

@@ -21,6 +21,12 @@ enum nest_snapshot_memory {
 	NEST_SNAPSHOT_MAPPED, /* a clone maps the snapshot's pages, and owns what it writes */
 };
 
+/* What a snapshot is to be. */
+struct nest_snapshot_kind {
+	enum nest_snapshot_memory memory;
+	bool is_parent; /* a runtime's: a start from it may have any uid, and others are made upon it */
+};
+
 /* Do restores work here? True, or false with the reason in *@ret_why (lives as long as @sandbox). */
 bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **ret_why);
 
@@ -28,11 +34,14 @@ bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **re
  * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It stays stopped, or, if the dump was
  * refused, runs on: in either case the cell is the caller's to kill. The worker must be quiescent: nothing in its
  * channel, no connection open but that. What it has in /tmp and /dev/shm belongs to the snapshot. A snapshot that has the key already is
- * replaced. @cb is called once, never before this returns, unless the cell exits first: then never.
+ * replaced. The worker of a cell that was itself restored gives a snapshot upon that one, which must
+ * be a parent: it holds only what was written since, if its parent's memory is mapped; the parent
+ * stays for as long as it does. @cb is called once, never before this returns, unless the cell exits first: then never.
  * @err is NULL when the snapshot stands; else it names the cause in CRIU's words. -EALREADY: a dump
  * of this cell is under way.
  */
-int nest_snapshot_dump(struct nest_cell *cell, const char *key, enum nest_snapshot_memory memory,
+int nest_snapshot_dump(struct nest_cell *cell, const char *key,
+	const struct nest_snapshot_kind *kind,
 	void (*cb)(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg),
 	void *arg);
 
@@ -51,14 +60,17 @@ struct nest_snapshot_wires {
  * the channel then waits for the clone. It isn't called when no cell could be had. A restore that fails ends
  * the cell with NEST_CELL_FAILED and its cause; -ENOENT in it: there is no such snapshot; -EBADMSG:
  * it was damaged and has been removed. @spec must have the limits, uid and code that the snapshot was made with: they
- * belong into @key.
+ * belong into @key. One from a parent may have another uid and code.
  */
 int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
 	const char *key, const struct nest_cell_events *events,
 	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg),
 	void *arg, struct nest_cell **ret, struct nest_err *err);
 
-/* Removes snapshot @key; one that is missing is fine, one in use goes with its last user. */
+/*
+ * Removes snapshot @key; one that is missing is fine, one in use goes with its last user, a parent
+ * with the last that was made upon it.
+ */
 int nest_snapshot_forget(struct nest_sandbox *sandbox, const char *key, struct nest_err *err);
 
 /* One snapshot as the store has it. */
@@ -67,6 +79,8 @@ struct nest_snapshot_view {
 	enum nest_snapshot_memory memory;
 	uint64_t bytes;
 	uint64_t made_s; /* since the Unix epoch */
+	bool is_parent;
+	char parent[NEST_SNAPSHOT_KEY_CHARS + 8]; /* what it was made upon; "": nothing */
 };
 
 /*
@@ -91,7 +105,8 @@ int nest_snapshot_export(struct nest_sandbox *sandbox, const char *key, int pipe
 
 /*
  * Takes the unpacked export of another host in @dir_fd (borrowed) into the store as @key: as above.
- * -EBADMSG in @cb's error: it is not sealed with the secret that this host has, or was damaged.
+ * -EBADMSG in @cb's error: it is not sealed with the secret that this host has, or was damaged; -ESTALE:
+ * this host has not what it was made upon.
  */
 int nest_snapshot_import(struct nest_sandbox *sandbox, const char *key, int dir_fd,
 	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err);

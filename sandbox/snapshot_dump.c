@@ -94,9 +94,17 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	/* the worker is stopped now, and changes nothing any more */
 	if (r == 0)
 		r = nest_tmp_image_save(dump->draft, err);
-	if (r == 0 && dump->memory == NEST_SNAPSHOT_MAPPED)
-		r = nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PATH, err);
-	ret->memory = dump->memory;
+	if (r == 0 && dump->kind.memory == NEST_SNAPSHOT_MAPPED)
+		r = nest_image_rewrite_map(dump->draft,
+			dump->kind.is_parent ? NEST_IMAGE_REWRITE_PARENT_PATH
+					     : NEST_IMAGE_REWRITE_PATH,
+			err);
+	ret->memory = dump->kind.memory;
+	ret->is_parent = dump->kind.is_parent;
+	if (dump->parent[0]) {
+		memcpy(ret->parent, dump->parent, NEST_SNAPSHOT_KEY_CHARS);
+		memcpy(ret->parent_sha256, dump->parent_sha256, sizeof(ret->parent_sha256));
+	}
 	memcpy(ret->key, dump->key, NEST_SNAPSHOT_KEY_CHARS);
 	if (r == 0)
 		r = nest_snapshot_store_seal(dump->draft, ret, err);

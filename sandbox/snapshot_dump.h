@@ -16,7 +16,9 @@ struct nest_snapshot_dump {
 	const char *draft_name;
 	int draft;
 	const char *key;
-	enum nest_snapshot_memory memory;
+	struct nest_snapshot_kind kind;
+	const char *parent; /* the key of what its cell was restored from; "": nothing */
+	const uint8_t *parent_sha256;
 	int proc;     /* the host's /proc */
 	int cell;     /* pidfd of the cell's PID 1 */
 	int dumper;   /* socket to the cell's dumper */

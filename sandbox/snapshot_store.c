@@ -26,7 +26,7 @@
 #define GARBAGE_PREFIX "gone-"
 #define CHUNK (256u << 10)
 
-static const char magic[8] = "NESTSNP2";
+static const char magic[8] = "NESTSNP3";
 
 /* ---- digests ---- */
 
@@ -111,6 +111,8 @@ int nest_snapshot_store_contents(int dir, struct nest_snapshot_store_contents *r
 		memcpy(ret, bytes, sizeof(*ret));
 	if (len < sizeof(*ret) || memcmp(ret->magic, magic, sizeof(magic)) != 0 ||
 		ret->nrows > NEST_SNAPSHOT_STORE_FILES_MAX || ret->memory > NEST_SNAPSHOT_MAPPED ||
+		ret->is_parent > 1 ||
+		(ret->parent[0] && (ret->is_parent || !nest_message_check_key(ret->parent))) ||
 		len != sizeof(*ret) + ret->nrows * sizeof(**ret_rows))
 		return nest_err_say(err, -EBADMSG, "'%s' is malformed", CONTENTS);
 	memmove(bytes, bytes + sizeof(*ret), len - sizeof(*ret));
@@ -251,7 +253,7 @@ void nest_snapshot_store_sweep(const struct nest_snapshot_store *store)
 			nest_file_remove_tree(store->dir, entry->d_name, NULL);
 }
 
-static void remove_entry(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
+static void remove_one(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
 {
 	nest_snapshot_store_discard(store, entry->view.key);
 	store->bytes -= entry->view.bytes;
@@ -259,11 +261,52 @@ static void remove_entry(struct nest_snapshot_store *store, struct nest_snapshot
 	free(entry);
 }
 
-void nest_snapshot_store_forget(struct nest_snapshot_store *store, const char *key)
+/* Only a parent that nobody may use any more goes with its last child. */
+static void leave_parent(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
+{
+	struct nest_snapshot_store_entry *parent = entry->parent;
+
+	entry->parent = NULL;
+	if (parent && --parent->children == 0 && parent->forgotten)
+		remove_one(store, parent);
+}
+
+static void remove_children(
+	struct nest_snapshot_store *store, struct nest_snapshot_store_entry *parent)
+{
+	struct nest_snapshot_store_entry *entry, *next;
+
+	DL_FOREACH_SAFE(store->entries, entry, next) {
+		if (entry->parent != parent)
+			continue;
+		entry->parent = NULL;
+		parent->children--;
+		remove_one(store, entry);
+	}
+}
+
+static void remove_entry(struct nest_snapshot_store *store, struct nest_snapshot_store_entry *entry)
+{
+	remove_children(store, entry);
+	leave_parent(store, entry);
+	remove_one(store, entry);
+}
+
+void nest_snapshot_store_remove(struct nest_snapshot_store *store, const char *key)
 {
 	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(store, key);
 
 	if (entry)
+		remove_entry(store, entry);
+}
+
+void nest_snapshot_store_forget(struct nest_snapshot_store *store, const char *key)
+{
+	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(store, key);
+
+	if (entry && entry->children > 0)
+		entry->forgotten = true;
+	else if (entry)
 		remove_entry(store, entry);
 }
 
@@ -273,7 +316,7 @@ static void evict(struct nest_snapshot_store *store, const struct nest_snapshot_
 		struct nest_snapshot_store_entry *entry, *oldest = NULL;
 
 		DL_FOREACH(store->entries, entry)
-			if (entry != keep && entry->users == 0 &&
+			if (entry != keep && entry->users == 0 && entry->children == 0 &&
 				(!oldest || entry->used < oldest->used))
 				oldest = entry;
 		if (!oldest)
@@ -282,18 +325,68 @@ static void evict(struct nest_snapshot_store *store, const struct nest_snapshot_
 	}
 }
 
-int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
-	const struct nest_snapshot_store_contents *contents, struct nest_err *err)
+/* What snapshot @contents was made upon: one of the same key may be another's work. */
+static int find_parent(struct nest_snapshot_store *store,
+	const struct nest_snapshot_store_contents *contents, struct nest_snapshot_store_entry **ret,
+	struct nest_err *err)
+{
+	struct nest_snapshot_store_entry *parent = NULL;
+
+	*ret = NULL;
+	if (!contents->parent[0])
+		return 0;
+	parent = nest_snapshot_store_find(store, contents->parent);
+	if (!parent || memcmp(parent->sha256, contents->parent_sha256, sizeof(parent->sha256)) != 0)
+		return nest_err_say(err, -ESTALE,
+			"the runtime snapshot '%.12s' that it was made upon is not here",
+			contents->parent);
+	*ret = parent;
+	return 0;
+}
+
+/* The entry of snapshot @key, new or of one that this takes the place of. */
+static struct nest_snapshot_store_entry *renew_entry(
+	struct nest_snapshot_store *store, const char *key)
 {
 	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(store, key);
 
-	if (!entry) {
-		entry = calloc(1, sizeof(*entry));
-		if (!entry)
-			return nest_err_set(err, -ENOMEM, "note a snapshot");
-		memcpy(entry->view.key, key, sizeof(entry->view.key));
-		DL_APPEND(store->entries, entry);
+	if (entry) {
+		remove_children(store, entry);
+		leave_parent(store, entry);
+		entry->forgotten = false;
+		entry->verified = false;
+		return entry;
 	}
+	entry = calloc(1, sizeof(*entry));
+	if (!entry)
+		return NULL;
+	memcpy(entry->view.key, key, sizeof(entry->view.key));
+	DL_APPEND(store->entries, entry);
+	return entry;
+}
+
+int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
+	const struct nest_snapshot_store_contents *contents, struct nest_err *err)
+{
+	struct nest_snapshot_store_entry *entry, *parent;
+	int r = find_parent(store, contents, &parent, err);
+
+	if (r < 0) {
+		nest_snapshot_store_remove(store, key);
+		nest_snapshot_store_discard(store, key);
+		return r;
+	}
+	entry = renew_entry(store, key);
+	if (!entry) {
+		nest_snapshot_store_discard(store, key);
+		return nest_err_set(err, -ENOMEM, "note a snapshot");
+	}
+	entry->parent = parent;
+	if (parent)
+		parent->children++;
+	memcpy(entry->sha256, contents->sha256, sizeof(entry->sha256));
+	memcpy(entry->view.parent, contents->parent, sizeof(entry->view.parent));
+	entry->view.is_parent = contents->is_parent;
 	store->bytes += contents->bytes - entry->view.bytes;
 	entry->view.bytes = contents->bytes;
 	entry->view.memory = contents->memory;
@@ -322,8 +415,23 @@ int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char
 	return 0;
 }
 
+/* One name of the store's directory; those that were made upon others come in a second round. */
+static void load_one(struct nest_snapshot_store *store, const char *name, bool children)
+{
+	struct nest_snapshot_store_contents contents;
+	nest_autoclose int dir = -1;
+
+	if (strncmp(name, GARBAGE_PREFIX, strlen(GARBAGE_PREFIX)) == 0)
+		store->garbage = true;
+	else if (!nest_message_check_key(name) ||
+		 nest_snapshot_store_read(store, name, &dir, &contents, NULL) < 0)
+		nest_snapshot_store_discard(store, name);
+	else if (children == (contents.parent[0] != '\0'))
+		nest_snapshot_store_note(store, name, &contents, NULL);
+}
+
 /* What an earlier life left: whole snapshots are noted, all else is removed. */
-static int load(struct nest_snapshot_store *store, struct nest_err *err)
+static int load(struct nest_snapshot_store *store, bool children, struct nest_err *err)
 {
 	nest_autoclosedir DIR *list = NULL;
 	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -335,22 +443,9 @@ static int load(struct nest_snapshot_store *store, struct nest_err *err)
 			close(copy);
 		return nest_err_set(err, -errno, "list the snapshots");
 	}
-	while ((entry = readdir(list))) {
-		struct nest_snapshot_store_contents contents;
-		int dir = -1;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if (strncmp(entry->d_name, GARBAGE_PREFIX, strlen(GARBAGE_PREFIX)) == 0)
-			store->garbage = true;
-		else if (!nest_message_check_key(entry->d_name) ||
-			 nest_snapshot_store_read(store, entry->d_name, &dir, &contents, NULL) <
-				 0 ||
-			 nest_snapshot_store_note(store, entry->d_name, &contents, NULL) < 0)
-			nest_snapshot_store_discard(store, entry->d_name);
-		if (dir >= 0)
-			close(dir);
-	}
+	while ((entry = readdir(list)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			load_one(store, entry->d_name, children);
 	return 0;
 }
 
@@ -374,7 +469,9 @@ int nest_snapshot_store_open(const char *state_dir, uint64_t max_bytes,
 			"'%s/%s' must belong to user %u alone (mode 0700): remove it", state_dir,
 			DIRECTORY, geteuid());
 	*ret = (struct nest_snapshot_store){ .dir = dir, .max_bytes = max_bytes };
-	r = load(ret, err);
+	r = load(ret, false, err);
+	if (r == 0)
+		r = load(ret, true, err);
 	if (r < 0) {
 		ret->dir = -1;
 		return r;

@@ -19,8 +19,12 @@ struct nest_err;
  */
 struct nest_snapshot_store_entry {
 	struct nest_snapshot_view view;
-	bool verified; /* its digests were right in this life */
+	uint8_t sha256[32]; /* of its contents */
+	bool verified;	    /* its digests were right in this life */
+	bool forgotten;	    /* it goes with the last snapshot made upon it */
 	uint32_t users;
+	uint32_t children; /* snapshots made upon it */
+	struct nest_snapshot_store_entry *parent;
 	uint64_t used; /* larger is later */
 	struct nest_snapshot_store_entry *prev, *next;
 };
@@ -54,7 +58,11 @@ struct nest_snapshot_store_contents {
 	uint64_t made_s;
 	uint64_t bytes;
 	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers that the images know */
-	uint8_t sha256[32];		     /* of all this and the rows */
+	uint64_t is_parent;		     /* 1: others may be made upon it */
+	/* what it was made upon, whose memory its images name; "": nothing */
+	char parent[NEST_SNAPSHOT_KEY_CHARS + 8];
+	uint8_t parent_sha256[32]; /* of the parent's contents: another of that key won't do */
+	uint8_t sha256[32];	   /* of all this and the rows */
 };
 
 #define NEST_SNAPSHOT_STORE_CONTENTS_MAX               \
@@ -99,7 +107,11 @@ int nest_snapshot_store_seal(
 int nest_snapshot_store_publish(const struct nest_snapshot_store *store, const char *name,
 	const char *key, struct nest_err *err);
 
-/* Notes @contents as snapshot @key, and removes the longest unused until the bound holds. */
+/*
+ * Notes @contents as snapshot @key, and removes the longest unused until the bound holds; what was
+ * made upon an older one of that key goes, too. After any failure @key is discarded. -ESTALE: what it
+ * was made upon is not here.
+ */
 int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
 	const struct nest_snapshot_store_contents *contents, struct nest_err *err);
 
@@ -117,7 +129,10 @@ int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char
 /* Checks every file of the snapshot in @dir. -EBADMSG names the one that was changed. */
 int nest_snapshot_store_verify(int dir, struct nest_err *err);
 
-/* Removes snapshot @key; a missing one is fine. */
+/* Removes snapshot @key and all that was made upon it; a missing one is fine. */
+void nest_snapshot_store_remove(struct nest_snapshot_store *store, const char *key);
+
+/* Removes snapshot @key once none is left that was made upon it; a missing one is fine. */
 void nest_snapshot_store_forget(struct nest_snapshot_store *store, const char *key);
 
 #endif

@@ -116,6 +116,7 @@ static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *ce
 			.wires = { theirs[0], theirs[1], theirs[2] },
 			.restorer_log = -1,
 			.last_pid = -1,
+			.images = -1,
 		};
 
 		nest_cell_init_run(&init);
@@ -542,8 +543,8 @@ static int make_dumper(const struct nest_spawner *spawner, struct nest_spawner_c
 }
 
 static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
-	const struct nest_message_start *start, const int fds[NEST_MESSAGE_FD_COUNT], int images,
-	struct nest_err *err)
+	const struct nest_message_start *start, const int fds[NEST_MESSAGE_FD_COUNT],
+	const struct nest_spawner_snapshot_mounts *mounts, struct nest_err *err)
 {
 	struct nest_cgroup_limits limits = {
 		.memory_bytes = start->memory_bytes,
@@ -554,7 +555,7 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	nest_autoclose int code = -1;
 	nest_autoclose int dumper = -1;
 	int passed[NEST_MESSAGE_FD_MOST];
-	size_t npassed = restore ? NEST_MESSAGE_FD_RESTORE_COUNT : NEST_MESSAGE_FD_COUNT;
+	size_t npassed = restore ? NEST_MESSAGE_FD_IMAGES : NEST_MESSAGE_FD_COUNT;
 	int r;
 
 	/* the dumper works in the cell, and is not the function's to pay for */
@@ -565,7 +566,7 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits, err);
 	if (r < 0)
 		return nest_err_wrap(err, "limit the cell");
-	memcpy(passed, fds, (restore ? 1 : npassed) * sizeof(*fds));
+	memcpy(passed, fds, npassed * sizeof(*fds));
 	if (spawner->footing.have & NEST_FOOTING_MOUNT) {
 		int from = fds[NEST_MESSAGE_FD_CODE];
 
@@ -578,13 +579,14 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 		passed[NEST_MESSAGE_FD_CODE] = code;
 	}
 	if (restore)
-		passed[NEST_MESSAGE_FD_IMAGES] = images;
-	if (!restore && start->snapshot) {
+		passed[npassed++] = mounts->images;
+	if (restore && start->parent == NEST_MESSAGE_PARENT_BESIDE)
+		passed[npassed++] = mounts->parent;
+	if (start->snapshot) {
 		r = make_dumper(spawner, cell, &dumper, err);
 		if (r < 0)
 			return r;
-		passed[NEST_MESSAGE_FD_DUMPER] = dumper;
-		npassed = NEST_MESSAGE_FD_MOST;
+		passed[npassed++] = dumper;
 	}
 	r = nest_fd_send(cell->control, start, start->head.size, passed, npassed);
 	return r < 0 ? nest_err_set(err, r, "hand the start to the cell") : 0;
@@ -604,11 +606,15 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 	bool restore = start->head.type == NEST_MESSAGE_RESTORE;
 	struct nest_spawner_cell *cell;
 	nest_autoclose int images = -1;
+	nest_autoclose int parent = -1;
+	struct nest_spawner_snapshot_mounts mounts = { .images = -1, .parent = -1 };
 	bool from_pool;
 	int r = 0;
 
 	if (restore)
-		r = nest_spawner_snapshot_use(spawner, start, &images, err);
+		r = nest_spawner_snapshot_use(spawner, start, &mounts, err);
+	images = mounts.images;
+	parent = mounts.parent;
 	if (r < 0)
 		return r;
 	do {
@@ -619,7 +625,7 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 			r = nest_spawner_cell_prepare(spawner, start->network, &cell, err);
 		if (r < 0)
 			break;
-		r = hand_over(spawner, cell, start, fds, images, err);
+		r = hand_over(spawner, cell, start, fds, &mounts, err);
 		if (r < 0)
 			nest_spawner_cell_kill(spawner, cell);
 		/* a prepared cell that has died unnoticed is no reason to fail */
@@ -631,7 +637,7 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 	}
 	leave_pool(spawner, cell);
 	if (restore)
-		memcpy(cell->key, start->key, NEST_MESSAGE_KEY_CHARS);
+		nest_spawner_snapshot_note_use(spawner, cell, start);
 	cell->id = start->head.cell;
 	cell->state = NEST_SPAWNER_CELL_RUNNING;
 	cell->starting = true;

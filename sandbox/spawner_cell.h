@@ -49,6 +49,9 @@ struct nest_spawner_cell {
 	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of a clone's, until a START; -1 */
 	int dumper;			      /* socket to its dumper; -1: it has none */
 	char key[NEST_MESSAGE_KEY_CHARS + 1]; /* of the snapshot that it is restored from */
+	uint8_t sha256[32];		      /* of that one's contents */
+	bool from_parent;		      /* that one is a parent */
+	bool from_mapped;		      /* its memory is that one's file */
 	bool ended;			      /* wait_status is the worker's */
 	int wait_status;		      /* the worker's, or PID 1's own */
 	uint64_t removed_by; /* monotonic time after which an undying cgroup is left behind */

@@ -93,13 +93,32 @@ static struct nest_spawner_job *find_job(struct nest_spawner *spawner, size_t *r
 	return NULL;
 }
 
+/* What its cell was restored from is what a dump is made upon, if that can be. */
+static int name_parent(const struct nest_spawner_cell *cell,
+	const struct nest_message_dump *request, struct nest_snapshot_dump *ret,
+	struct nest_err *err)
+{
+	ret->parent = "";
+	if (!cell->key[0])
+		return 0;
+	if (!cell->from_parent || request->is_parent)
+		return nest_err_say(err, -EINVAL,
+			"a clone of snapshot '%.12s' can't be frozen: it is no runtime's",
+			cell->key);
+	if (cell->from_mapped) {
+		ret->parent = cell->key;
+		ret->parent_sha256 = cell->sha256;
+	}
+	return 0;
+}
+
 static int begin_dump(struct nest_spawner *spawner, const struct nest_spawner_cell *cell,
 	const struct nest_message_dump *request, struct nest_err *err)
 {
 	struct nest_snapshot_dump dump = {
 		.store = &spawner->store,
 		.key = request->key,
-		.memory = request->memory,
+		.kind = { .memory = request->memory, .is_parent = request->is_parent },
 		.proc = spawner->proc,
 		.cell = cell->pidfd,
 		.dumper = cell->dumper,
@@ -115,7 +134,9 @@ static int begin_dump(struct nest_spawner *spawner, const struct nest_spawner_ce
 	if (!job)
 		return nest_err_say(
 			err, -EBUSY, "%zu dumps are under way", NEST_ARRAY_SIZE(spawner->jobs));
-	r = nest_snapshot_store_draft(&spawner->store, name, &draft, err);
+	r = name_parent(cell, request, &dump, err);
+	if (r == 0)
+		r = nest_snapshot_store_draft(&spawner->store, name, &draft, err);
 	if (r == 0)
 		r = nest_fd_pipe(0, pipe, err);
 	if (r < 0)
@@ -155,7 +176,8 @@ void nest_spawner_snapshot_dump(struct nest_spawner *spawner, const struct nest_
 		r = nest_err_say(&err, -ESRCH, "the cell does not run");
 	else if (spawner->store.dir < 0)
 		r = nest_err_say(&err, -ENOSYS, "no snapshots: %s", spawner->no_snapshots);
-	else if (!nest_message_check_key(dump->key) || dump->memory > NEST_SNAPSHOT_MAPPED)
+	else if (!nest_message_check_key(dump->key) || dump->memory > NEST_SNAPSHOT_MAPPED ||
+		 dump->is_parent > 1)
 		r = nest_err_say(&err, -EINVAL, "the key or the kind of memory is none");
 	else if (cell->dumper < 0)
 		r = nest_err_say(&err, -EINVAL, "the cell was not started to be dumped");
@@ -247,6 +269,8 @@ void nest_spawner_snapshot_list(struct nest_spawner *spawner)
 			message.bytes = entry->view.bytes;
 			message.made_s = entry->view.made_s;
 			message.memory = entry->view.memory;
+			message.is_parent = entry->view.is_parent;
+			memcpy(message.parent, entry->view.parent, sizeof(message.parent) - 1);
 			memcpy(message.key, entry->view.key, sizeof(message.key));
 		}
 		nest_message_send(spawner->agent, &message);
@@ -255,40 +279,77 @@ void nest_spawner_snapshot_list(struct nest_spawner *spawner)
 	}
 }
 
-int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
-	int *ret_mount, struct nest_err *err)
+/* A detached mount of the directory of @entry, and its table of contents. */
+static int mount_images(struct nest_spawner *spawner, const struct nest_snapshot_store_entry *entry,
+	struct nest_snapshot_store_contents *ret, int *ret_mount, struct nest_err *err)
 {
-	struct nest_snapshot_store_contents contents;
-	struct nest_snapshot_store_entry *entry;
 	nest_autoclose int dir = -1;
+	int r = nest_snapshot_store_read(&spawner->store, entry->view.key, &dir, ret, err);
+
+	/* what the entry says was read when this was noted */
+	if (r == 0 && memcmp(ret->sha256, entry->sha256, sizeof(entry->sha256)) != 0)
+		r = nest_err_say(err, -EBADMSG, "snapshot '%.12s' was changed", entry->view.key);
+	return r < 0 ? r : nest_rootfs_clone_code(&spawner->rootfs, dir, ret_mount, err);
+}
+
+int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
+	struct nest_spawner_snapshot_mounts *ret, struct nest_err *err)
+{
+	struct nest_snapshot_store_contents contents, above;
+	struct nest_snapshot_store_entry *entry, *parent;
 	int r;
 
 	if (spawner->store.dir < 0)
 		return nest_err_say(err, -ENOSYS, "no snapshots: %s", spawner->no_snapshots);
 	entry = nest_snapshot_store_find(&spawner->store, start->key);
-	if (!entry)
+	if (!entry || entry->forgotten)
 		return nest_err_say(err, -ENOENT, "there is no snapshot '%.12s'", start->key);
-	r = nest_snapshot_store_read(&spawner->store, start->key, &dir, &contents, err);
+	parent = entry->parent;
+	r = mount_images(spawner, entry, &contents, &ret->images, err);
 	if (r < 0) {
-		nest_snapshot_store_forget(&spawner->store, start->key);
+		nest_snapshot_store_remove(&spawner->store, start->key);
+		return r;
+	}
+	if (parent)
+		r = mount_images(spawner, parent, &above, &ret->parent, err);
+	if (r < 0) {
+		nest_snapshot_store_remove(&spawner->store, parent->view.key);
 		return r;
 	}
 	start->verify = !entry->verified;
+	start->verify_parent = parent && !parent->verified;
+	start->parent = parent		     ? NEST_MESSAGE_PARENT_BESIDE
+			: contents.is_parent ? NEST_MESSAGE_PARENT_ITSELF
+					     : NEST_MESSAGE_PARENT_NONE;
 	memcpy(start->wires, contents.wires, sizeof(start->wires));
-	r = nest_rootfs_clone_code(&spawner->rootfs, dir, ret_mount, err);
-	if (r < 0)
-		return r;
 	entry->users++;
 	entry->used = ++spawner->store.clock;
+	if (parent)
+		parent->used = entry->used;
 	return 0;
+}
+
+void nest_spawner_snapshot_note_use(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	const struct nest_message_start *start)
+{
+	const struct nest_snapshot_store_entry *entry =
+		nest_snapshot_store_find(&spawner->store, start->key);
+
+	memcpy(cell->key, start->key, NEST_MESSAGE_KEY_CHARS);
+	memcpy(cell->sha256, entry->sha256, sizeof(cell->sha256));
+	cell->from_parent = entry->view.is_parent;
+	cell->from_mapped = entry->view.memory == NEST_SNAPSHOT_MAPPED;
 }
 
 void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key)
 {
 	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(&spawner->store, key);
 
-	if (entry)
-		entry->verified = true;
+	if (!entry)
+		return;
+	entry->verified = true;
+	if (entry->parent)
+		entry->parent->verified = true;
 }
 
 void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged)
@@ -297,6 +358,11 @@ void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, 
 
 	if (entry && entry->users > 0)
 		entry->users--;
-	if (damaged)
-		nest_snapshot_store_forget(&spawner->store, key);
+	if (!damaged)
+		return;
+	/* it isn't known which of the two it was, unless the one has proved good */
+	if (entry && entry->parent && !entry->parent->verified)
+		nest_snapshot_store_remove(&spawner->store, entry->parent->view.key);
+	else
+		nest_snapshot_store_remove(&spawner->store, key);
 }

@@ -9,6 +9,7 @@
 struct nest_err;
 struct nest_sandbox_config;
 struct nest_spawner;
+struct nest_spawner_cell;
 
 /* What the spawner does for snapshots. What takes long is done by children of its. */
 
@@ -25,12 +26,22 @@ void nest_spawner_snapshot_forget(
 	struct nest_spawner *spawner, const struct nest_message_dump *dump);
 void nest_spawner_snapshot_list(struct nest_spawner *spawner);
 
+/* Detached read-only mounts of a snapshot and of what it was made upon; -1: nothing. */
+struct nest_spawner_snapshot_mounts {
+	int images;
+	int parent;
+};
+
 /*
- * Looks up the snapshot of RESTORE @start, fills in what its images know, and opens it as a detached
- * read-only mount; the caller owns *@ret_mount. -ENOENT: there is none.
+ * Looks up the snapshot of RESTORE @start, fills in what its images know, and opens it; the caller
+ * owns what is in *@ret, also after a failure. -ENOENT: there is none.
  */
 int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
-	int *ret_mount, struct nest_err *err);
+	struct nest_spawner_snapshot_mounts *ret, struct nest_err *err);
+
+/* @cell is restored from the snapshot of @start, which nest_spawner_snapshot_use() has found. */
+void nest_spawner_snapshot_note_use(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	const struct nest_message_start *start);
 
 /* A cell that used @key has got its clone: so its digests were right. */
 void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key);

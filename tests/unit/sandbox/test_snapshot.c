@@ -32,6 +32,7 @@ static const char worker[] = "import socket\n"
 			     " n+=1\n"
 			     " if d==b'status\\n': a=open('/proc/self/status').read()\n"
 			     " elif d==b'limits\\n': a=open('/proc/self/limits').read()\n"
+			     " elif d==b'more\\n': more=bytearray(b'y'*2000000); a='ok'\n"
 			     " elif d==b'tmp\\n': open('/tmp/x','w').write('y'); a='ok'\n"
 			     " elif d==b'read\\n': a=open('/tmp/x').read(); "
 			     "open('/tmp/x','a').write('z')\n"
@@ -108,7 +109,7 @@ static struct nest_cell_spec worker_spec(void)
 	return spec;
 }
 
-static void start_plain(struct clone_run *run)
+static void start_plain_as(struct clone_run *run, uid_t uid)
 {
 	struct nest_cell_spec spec = worker_spec();
 	int channel[2], out[2], errors[2];
@@ -118,6 +119,7 @@ static void start_plain(struct clone_run *run)
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel), 0);
 	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
 	ck_assert_int_eq(pipe2(errors, O_CLOEXEC), 0);
+	spec.uid = uid ? uid : spec.uid;
 	spec.channel_fd = channel[1];
 	spec.stdout_fd = out[1];
 	spec.stderr_fd = errors[1];
@@ -133,16 +135,28 @@ static void start_plain(struct clone_run *run)
 	cell_fixture_await(&fixture, &run->started);
 }
 
-static void start_clone(struct clone_run *run, const char *which)
+static void start_plain(struct clone_run *run)
+{
+	start_plain_as(run, 0);
+}
+
+static void start_clone_as(struct clone_run *run, const char *which, uid_t uid, bool to_dump)
 {
 	struct nest_cell_spec spec = worker_spec();
 	int r;
 
 	memset(run, 0, sizeof(*run));
+	spec.uid = uid ? uid : spec.uid;
+	spec.snapshot = to_dump;
 	r = nest_snapshot_restore(
 		fixture.sandbox, &spec, which, &events, on_wired, run, &run->cell, &run->err);
 	ck_assert_msg(r == 0, "restore: %s", nest_err_text(&run->err));
 	close(spec.code_fd);
+}
+
+static void start_clone(struct clone_run *run, const char *which)
+{
+	start_clone_as(run, which, 0, false);
 }
 
 static void await_clone(struct clone_run *run)
@@ -184,11 +198,16 @@ static void finish(struct clone_run *run)
 	close(run->errors);
 }
 
+static void dump_as(struct clone_run *run, const char *which, struct nest_snapshot_kind kind)
+{
+	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, &kind, on_dumped, run), 0);
+	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, &kind, on_dumped, run), -EALREADY);
+	cell_fixture_await(&fixture, &run->dumped);
+}
+
 static void dump(struct clone_run *run, const char *which, enum nest_snapshot_memory memory)
 {
-	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, memory, on_dumped, run), 0);
-	ck_assert_int_eq(nest_snapshot_dump(run->cell, which, memory, on_dumped, run), -EALREADY);
-	cell_fixture_await(&fixture, &run->dumped);
+	dump_as(run, which, (struct nest_snapshot_kind){ .memory = memory });
 }
 
 /* A snapshot of a worker that has answered once. */
@@ -426,6 +445,194 @@ START_TEST(test_the_store_is_listed_and_survives_a_restart)
 }
 END_TEST
 
+/* ---- snapshots upon others ---- */
+
+#define CHILD_UID 712055
+
+static struct nest_snapshot_view views[4];
+static unsigned nviews;
+
+static void on_view(void *arg, const struct nest_snapshot_view *view)
+{
+	(void)arg;
+	ck_assert_uint_lt(nviews, 4);
+	views[nviews++] = *view;
+}
+
+static void list(void)
+{
+	struct listed listed = { .n = 0 };
+
+	nviews = 0;
+	ck_assert_int_eq(nest_snapshot_list(fixture.sandbox, on_view, on_done, &listed), 0);
+	cell_fixture_await(&fixture, &listed.done);
+}
+
+static void make_parent(enum nest_snapshot_memory memory)
+{
+	struct clone_run run;
+
+	start_plain(&run);
+	ck_assert_str_eq(ask(&run, "x\n"), "1 234480");
+	dump_as(&run, key, (struct nest_snapshot_kind){ .memory = memory, .is_parent = true });
+	ck_assert_msg(run.dump_err.code == 0, "dump: %s", nest_err_text(&run.dump_err));
+	finish(&run);
+}
+
+/* Upon a parent, of a worker that is another user's, and has more memory. */
+static uint64_t make_child(enum nest_snapshot_memory memory)
+{
+	struct clone_run run;
+
+	start_clone_as(&run, key, CHILD_UID, true);
+	await_clone(&run);
+	ck_assert_str_eq(ask(&run, "x\n"), "2 234480");
+	ck_assert_str_eq(ask(&run, "more\n"), "ok");
+	dump(&run, other_key, memory);
+	ck_assert_msg(run.dump_err.code == 0, "dump: %s", nest_err_text(&run.dump_err));
+	finish(&run);
+	return run.bytes;
+}
+
+static void expect_child(void)
+{
+	struct clone_run runs[2];
+
+	for (int i = 0; i < 2; i++) {
+		await_pool();
+		start_clone_as(&runs[i], other_key, CHILD_UID, false);
+		await_clone(&runs[i]);
+	}
+	for (int i = 0; i < 2; i++) {
+		ck_assert_str_eq(ask(&runs[i], "x\n"), "4 234480");
+		finish(&runs[i]);
+		ck_assert_int_eq(runs[i].cause, NEST_CELL_KILLED);
+	}
+}
+
+static void expect_missing(const char *which)
+{
+	struct clone_run run;
+
+	start_clone_as(&run, which, CHILD_UID, false);
+	cell_fixture_await(&fixture, &run.exited);
+	ck_assert_int_eq(run.cause, NEST_CELL_FAILED);
+	ck_assert_int_eq(run.err.code, -ENOENT);
+}
+
+START_TEST(test_a_child_holds_what_was_written_since_its_parent)
+{
+	uint64_t bytes;
+
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	bytes = make_child(NEST_SNAPSHOT_MAPPED);
+	ck_assert_uint_gt(bytes, 2000000);
+	ck_assert_uint_lt(bytes, 8000000);
+	expect_child();
+	reopen();
+	expect_child();
+	list();
+	ck_assert_uint_eq(nviews, 2);
+	for (unsigned i = 0; i < nviews; i++) {
+		bool is_parent = strcmp(views[i].key, key) == 0;
+
+		ck_assert_int_eq(views[i].is_parent, is_parent);
+		ck_assert_str_eq(views[i].parent, is_parent ? "" : key);
+	}
+}
+END_TEST
+
+START_TEST(test_a_child_of_copied_memory_stands_alone)
+{
+	make_parent(NEST_SNAPSHOT_COPIED);
+	ck_assert_uint_gt(make_child(NEST_SNAPSHOT_COPIED), 8000000);
+	ck_assert_int_eq(nest_snapshot_forget(fixture.sandbox, key, NULL), 0);
+	expect_child();
+	list();
+	ck_assert_uint_eq(nviews, 1);
+	ck_assert_str_eq(views[0].parent, "");
+}
+END_TEST
+
+START_TEST(test_a_parents_clone_is_confined_like_a_plain_worker)
+{
+	static char plain[16384], clone[16384];
+	struct clone_run run;
+
+	start_plain_as(&run, CHILD_UID);
+	confinement(&run, plain, sizeof(plain));
+	ck_assert_ptr_nonnull(strstr(plain, "Uid:\t712055\t712055\t712055\t712055\n"));
+	finish(&run);
+	make_parent(_i);
+	start_clone_as(&run, key, CHILD_UID, false);
+	await_clone(&run);
+	confinement(&run, clone, sizeof(clone));
+	finish(&run);
+	ck_assert_str_eq(plain, clone);
+}
+END_TEST
+
+START_TEST(test_a_parent_stays_while_a_child_lives)
+{
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	make_child(NEST_SNAPSHOT_MAPPED);
+	ck_assert_int_eq(nest_snapshot_forget(fixture.sandbox, key, NULL), 0);
+	expect_missing(key);
+	expect_child();
+	ck_assert_int_eq(nest_snapshot_forget(fixture.sandbox, other_key, NULL), 0);
+	list();
+	ck_assert_uint_eq(nviews, 0);
+}
+END_TEST
+
+START_TEST(test_a_child_goes_when_its_parent_is_made_anew)
+{
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	make_child(NEST_SNAPSHOT_MAPPED);
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	expect_missing(other_key);
+	make_child(NEST_SNAPSHOT_MAPPED);
+	expect_child();
+}
+END_TEST
+
+START_TEST(test_a_damaged_parent_is_refused_with_its_child)
+{
+	static const char *const names[] = { "contents", "files.img", "memory" };
+	struct clone_run run;
+
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	make_child(NEST_SNAPSHOT_MAPPED);
+	damage(names[_i], false);
+	reopen();
+	start_clone_as(&run, other_key, CHILD_UID, false);
+	cell_fixture_await(&fixture, &run.exited);
+	ck_assert_int_eq(run.cause, NEST_CELL_FAILED);
+	ck_assert_msg(run.err.code == -EBADMSG || run.err.code == -ENOENT, "%s", run.err.text);
+	if (run.wired) {
+		close(run.channel);
+		close(run.out);
+		close(run.errors);
+	}
+	expect_missing(other_key);
+	expect_missing(key);
+}
+END_TEST
+
+START_TEST(test_a_clone_of_a_functions_snapshot_is_not_frozen)
+{
+	struct clone_run run;
+
+	make_snapshot(NEST_SNAPSHOT_MAPPED);
+	start_clone_as(&run, key, 0, true);
+	await_clone(&run);
+	dump(&run, other_key, NEST_SNAPSHOT_MAPPED);
+	ck_assert_int_eq(run.dump_err.code, -EINVAL);
+	ck_assert_ptr_nonnull(strstr(run.dump_err.text, "is no runtime's"));
+	finish(&run);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("snapshot");
@@ -441,6 +648,13 @@ int main(void)
 	tcase_add_test(tcase, test_files_in_tmp_belong_to_the_snapshot);
 	tcase_add_loop_test(tcase, test_a_damaged_snapshot_is_refused_after_a_restart, 0, 4);
 	tcase_add_test(tcase, test_the_store_is_listed_and_survives_a_restart);
+	tcase_add_test(tcase, test_a_child_holds_what_was_written_since_its_parent);
+	tcase_add_test(tcase, test_a_child_of_copied_memory_stands_alone);
+	tcase_add_loop_test(tcase, test_a_parents_clone_is_confined_like_a_plain_worker, 0, 2);
+	tcase_add_test(tcase, test_a_parent_stays_while_a_child_lives);
+	tcase_add_test(tcase, test_a_child_goes_when_its_parent_is_made_anew);
+	tcase_add_loop_test(tcase, test_a_damaged_parent_is_refused_with_its_child, 0, 3);
+	tcase_add_test(tcase, test_a_clone_of_a_functions_snapshot_is_not_frozen);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
