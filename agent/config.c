@@ -726,6 +726,7 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.max_cells = config->cells_max,
 		.workers_bytes = config->workers_bytes,
 		.snapshots = config->snapshots_enabled,
+		.snapshot_layers = config->snapshots_layers,
 		.snapshots_bytes = config->snapshots_bytes,
 		.snapshots_store = config->snapshots_store,
 		.snapshots_key_file = config->snapshots_store_key_file,

@@ -80,6 +80,7 @@ struct nest_config {
 	uint32_t cells_max;
 
 	bool snapshots_enabled;
+	bool snapshots_layers;
 	uint64_t snapshots_bytes;
 	const char *snapshots_store;
 	const char *snapshots_store_key_file;

@@ -63,10 +63,19 @@ static void give_up(struct nest_frozen *frozen, enum nest_snapshot_failure cause
 		return;
 	nest_frozen_back_off(frozen, cause, why);
 	nest_services_event(freezer->services, NEST_LOG_WARN,
-		"no snapshot of function '%s' version '%s': %s (next try in %u s)",
-		frozen->spec->name, frozen->spec->version, why, frozen->pause_ms / 1000);
+		"no snapshot of %s: %s (next try in %u s)", frozen->label, why,
+		frozen->pause_ms / 1000);
 	if (freezer->worker)
 		nest_worker_kill(freezer->worker, NEST_FAILURE_CANCELLED, "it was not frozen");
+}
+
+/* Its turn comes again at once, upon nothing: that the runtime's snapshot failed was told. */
+static void go_flat(struct nest_frozen *frozen)
+{
+	frozen->state = NEST_FROZEN_QUEUED;
+	if (frozen->freezer->worker)
+		nest_worker_kill(
+			frozen->freezer->worker, NEST_FAILURE_CANCELLED, "it was not frozen");
 }
 
 /* ---- making ---- */
@@ -77,14 +86,22 @@ static void on_dumped(void *arg, uint64_t bytes, const struct nest_err *why)
 
 	if (frozen->state != NEST_FROZEN_MAKING)
 		return;
+	if (why && frozen->plan.runtime) {
+		nest_services_event(frozen->freezer->services, NEST_LOG_WARN,
+			"no snapshot of %s upon its runtime's: %s (it is made without)",
+			frozen->label, nest_err_text(why));
+		frozen->plan.runtime = NULL;
+		go_flat(frozen);
+		return;
+	}
 	if (why) {
 		give_up(frozen, NEST_SNAPSHOT_FAILURE_DUMP, nest_err_text(why));
 		return;
 	}
 	nest_frozen_set_made(frozen, bytes);
 	nest_services_event(frozen->freezer->services, NEST_LOG_INFO,
-		"function '%s' version '%s' starts from a snapshot of %llu KiB", frozen->spec->name,
-		frozen->spec->version, (unsigned long long)bytes / 1024);
+		"%s starts from a snapshot of %llu KiB", frozen->label,
+		(unsigned long long)bytes / 1024);
 	if (frozen->freezer->services->exchange)
 		nest_exchange_publish(frozen->freezer->services->exchange, frozen->key);
 	/* It is on its way out, and that is no crash. */
@@ -225,6 +242,10 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 		frozen->state = NEST_FROZEN_NONE;
 		return;
 	}
+	if (frozen->state == NEST_FROZEN_MAKING && end->clone_failed) {
+		go_flat(frozen);
+		return;
+	}
 	give_up(frozen, ready ? NEST_SNAPSHOT_FAILURE_HOOK : NEST_SNAPSHOT_FAILURE_START,
 		end->detail && *end->detail ? end->detail : end->message);
 }
@@ -247,7 +268,8 @@ static void on_gone(void *arg, struct nest_worker *worker)
 	/* A version that ended in the meantime wants nothing kept. */
 	if (frozen->ended && frozen->state == NEST_FROZEN_STANDS)
 		nest_frozen_forget(frozen);
-	nest_dispatch_release(frozen->dispatch);
+	if (frozen->dispatch)
+		nest_dispatch_release(frozen->dispatch);
 	nest_freezer_wake(freezer);
 }
 
@@ -280,7 +302,14 @@ static void make(struct nest_frozen *frozen)
 		return;
 	}
 	freezer->making = frozen;
-	nest_dispatch_hold(frozen->dispatch);
+	if (frozen->dispatch)
+		nest_dispatch_hold(frozen->dispatch);
+}
+
+/* What is made upon a runtime's snapshot, or sought from others, waits until that one is here. */
+static bool awaits_parent(const struct nest_frozen *frozen)
+{
+	return frozen->parent && nest_frozen_is_pending(frozen->parent);
 }
 
 static void on_pump(void *arg)
@@ -291,8 +320,8 @@ static void on_pump(void *arg)
 	if (freezer->stopped || !freezer->listed)
 		return;
 	DL_FOREACH(freezer->all, frozen) {
-		if (frozen->state != NEST_FROZEN_QUEUED || nest_frozen_seek(frozen) ||
-			freezer->making)
+		if (frozen->state != NEST_FROZEN_QUEUED || awaits_parent(frozen) ||
+			nest_frozen_seek(frozen) || freezer->making)
 			continue;
 		make(frozen);
 	}
@@ -351,7 +380,11 @@ int nest_freezer_open(
 
 void nest_freezer_stop(struct nest_freezer *freezer)
 {
+	struct nest_frozen *frozen;
+
 	freezer->stopped = true;
+	DL_FOREACH(freezer->all, frozen)
+		nest_deadlines_clear(freezer->services->deadlines, &frozen->retry);
 	if (freezer->worker)
 		nest_worker_kill(freezer->worker, NEST_FAILURE_DRAINING, "the host is going away");
 }

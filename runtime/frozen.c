@@ -25,12 +25,21 @@ static struct nest_services *services_of(const struct nest_frozen *frozen)
 	return nest_freezer_services(frozen->freezer);
 }
 
+/* It stands, or is put off: whoever waited for it goes on, those that are made upon it too. */
+static void settle(struct nest_frozen *frozen)
+{
+	if (frozen->dispatch)
+		nest_dispatch_snapshot_settled(frozen->dispatch);
+	else
+		nest_freezer_wake(frozen->freezer);
+}
+
 /* ---- failures ---- */
 
 void nest_frozen_pause(struct nest_frozen *frozen, uint32_t ms)
 {
 	frozen->state = NEST_FROZEN_PAUSED;
-	nest_dispatch_snapshot_settled(frozen->dispatch);
+	settle(frozen);
 	if (!frozen->ended && !nest_freezer_is_stopped(frozen->freezer))
 		nest_deadlines_set(services_of(frozen)->deadlines, &frozen->retry,
 			nest_clock_mono_us() + ms * 1000ull);
@@ -67,7 +76,7 @@ void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
 	frozen->stats.bytes = bytes;
 	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
 	nest_standby_look(services_of(frozen));
-	nest_dispatch_snapshot_settled(frozen->dispatch);
+	settle(frozen);
 }
 
 static void on_retry(void *arg)
@@ -88,7 +97,7 @@ bool nest_frozen_take_found(struct nest_frozen *frozen)
 	frozen->stats.bytes = found->bytes;
 	frozen->stats.made_s = found->made_s;
 	nest_standby_look(services_of(frozen));
-	nest_dispatch_snapshot_settled(frozen->dispatch);
+	settle(frozen);
 	return true;
 }
 
@@ -107,10 +116,10 @@ static void on_sought(void *arg, const struct nest_snapshot_view *view, const st
 	frozen->state = NEST_FROZEN_STANDS;
 	frozen->stats.bytes = view->bytes;
 	frozen->stats.made_s = view->made_s;
-	nest_dispatch_snapshot_settled(frozen->dispatch);
+	settle(frozen);
 	nest_services_event(services_of(frozen), NEST_LOG_INFO,
-		"function '%s' version '%s' starts from another host's snapshot of %llu KiB",
-		frozen->spec->name, frozen->spec->version, (unsigned long long)view->bytes / 1024);
+		"%s starts from another host's snapshot of %llu KiB", frozen->label,
+		(unsigned long long)view->bytes / 1024);
 }
 
 bool nest_frozen_seek(struct nest_frozen *frozen)
@@ -137,8 +146,17 @@ static void stop_seeking(struct nest_frozen *frozen)
 
 /* ---- a function's ---- */
 
-int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
-	const struct nest_worker_plan *plan, const char *key, const char *init,
+static void name(struct nest_frozen *frozen)
+{
+	if (frozen->dispatch)
+		snprintf(frozen->label, sizeof(frozen->label), "function '%s' version '%s'",
+			frozen->spec->name, frozen->spec->version);
+	else
+		snprintf(frozen->label, sizeof(frozen->label), "runtime '%s'",
+			frozen->spec->runtime);
+}
+
+int nest_frozen_new(struct nest_freezer *freezer, const struct nest_frozen_subject *subject,
 	struct nest_frozen **ret)
 {
 	struct nest_frozen *frozen = calloc(1, sizeof(*frozen));
@@ -148,15 +166,18 @@ int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch
 		return -ENOMEM;
 	}
 	frozen->freezer = freezer;
-	frozen->dispatch = dispatch;
-	frozen->spec = plan->spec;
-	frozen->plan = *plan;
-	frozen->plan.init = init;
-	frozen->plan.init_len = (uint32_t)strlen(init);
+	frozen->dispatch = subject->dispatch;
+	frozen->parent = subject->parent;
+	frozen->spec = subject->plan->spec;
+	frozen->plan = *subject->plan;
+	frozen->plan.init = subject->init;
+	frozen->plan.init_len = subject->init ? (uint32_t)strlen(subject->init) : 0;
 	frozen->plan.tally = &frozen->tally;
 	frozen->plan.frozen = NULL;
+	frozen->plan.runtime = subject->parent;
 	frozen->plan.to_freeze = true;
-	snprintf(frozen->key, sizeof(frozen->key), "%s", key);
+	snprintf(frozen->key, sizeof(frozen->key), "%s", subject->key);
+	name(frozen);
 	frozen->retry.cb = on_retry;
 	frozen->retry.arg = frozen;
 	nest_freezer_add(freezer, frozen);
@@ -210,7 +231,7 @@ void nest_frozen_forget(struct nest_frozen *frozen)
 	nest_deadlines_clear(nest_freezer_services(freezer)->deadlines, &frozen->retry);
 	frozen->state = NEST_FROZEN_NONE;
 	nest_standby_look(nest_freezer_services(freezer));
-	nest_dispatch_snapshot_settled(frozen->dispatch);
+	settle(frozen);
 	frozen->stats.bytes = 0;
 	nest_freezer_unfind(freezer, frozen->key);
 	if (nest_snapshot_forget(nest_freezer_services(freezer)->sandbox, frozen->key, &err) < 0)
@@ -223,6 +244,11 @@ void nest_frozen_end(struct nest_frozen *frozen)
 	frozen->ended = true;
 	if (!nest_freezer_cancel(frozen->freezer, frozen))
 		nest_frozen_forget(frozen);
+}
+
+const char *nest_frozen_name(const struct nest_frozen *frozen)
+{
+	return frozen->key;
 }
 
 bool nest_frozen_is_pending(const struct nest_frozen *frozen)
@@ -267,17 +293,16 @@ void nest_frozen_failed(
 
 	note(frozen, cause, why);
 	frozen->plain += needed;
-	nest_services_event(services, NEST_LOG_WARN,
-		"a clone of function '%s' version '%s' failed%s: %s", frozen->spec->name,
-		frozen->spec->version, needed ? ", it is started plainly" : "", why);
+	nest_services_event(services, NEST_LOG_WARN, "a clone of %s failed%s: %s", frozen->label,
+		needed ? ", it is started plainly" : "", why);
 	if (frozen->state != NEST_FROZEN_STANDS || (++frozen->failures < FAILURES_MAX && !gone))
 		return;
 	nest_frozen_forget(frozen);
 	frozen->failures = 0;
 	nest_frozen_pause(frozen, longer_pause(frozen));
 	nest_services_event(services, NEST_LOG_WARN,
-		"the snapshot of function '%s' version '%s' is given up; a new one is made in %u s",
-		frozen->spec->name, frozen->spec->version, frozen->pause_ms / 1000);
+		"the snapshot of %s is given up; a new one is made in %u s", frozen->label,
+		frozen->pause_ms / 1000);
 }
 
 void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_stats *ret)

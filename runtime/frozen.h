@@ -12,7 +12,7 @@ struct nest_freezer;
 struct nest_worker_plan;
 
 /*
- * What one version of a function has in the way of a snapshot.
+ * What one version of a function, or a runtime without one, has in the way of a snapshot.
  *
  *                       /--> SEEKING --> (another host's) STANDS
  *                       |<------/ there is none
@@ -22,12 +22,17 @@ struct nest_worker_plan;
  */
 struct nest_frozen;
 
-/*
- * Makes one for the workers of @plan, whose snapshots have @key (copied), and whose own INIT says
- * that they will be frozen: @init. Borrows @plan, @init and @dispatch. -ENOMEM.
- */
-int nest_frozen_new(struct nest_freezer *freezer, struct nest_dispatch *dispatch,
-	const struct nest_worker_plan *plan, const char *key, const char *init,
+/* What one is made of; all but @key, which is copied, is borrowed. */
+struct nest_frozen_subject {
+	const struct nest_worker_plan *plan;
+	const char *key;
+	const char *init; /* that says that a worker will be frozen; NULL: a runtime's */
+	struct nest_dispatch *dispatch; /* NULL: a runtime's */
+	struct nest_frozen *parent;	/* the runtime's, which it is made upon; NULL: none */
+};
+
+/* Makes one for the workers of @subject's plan. -ENOMEM. */
+int nest_frozen_new(struct nest_freezer *freezer, const struct nest_frozen_subject *subject,
 	struct nest_frozen **ret);
 
 /* Frees one that nest_frozen_end() has ended, or that nothing was asked of. NULL is fine. */
@@ -56,6 +61,9 @@ const char *nest_frozen_next(struct nest_frozen *frozen);
 
 /* The key that a clone which stands by can be restored from, or NULL. */
 const char *nest_frozen_key(const struct nest_frozen *frozen);
+
+/* The key that its snapshot has, or will have. */
+const char *nest_frozen_name(const struct nest_frozen *frozen);
 
 /* Whether it is about to stand, or to be put off: nest_dispatch_snapshot_settled() tells then. */
 bool nest_frozen_is_pending(const struct nest_frozen *frozen);

@@ -23,7 +23,8 @@ enum nest_frozen_state {
 /* The inside of a version's snapshot, for the freezer that makes it. */
 struct nest_frozen {
 	struct nest_freezer *freezer;
-	struct nest_dispatch *dispatch;
+	struct nest_dispatch *dispatch; /* NULL: of a runtime */
+	struct nest_frozen *parent;	/* that it is made upon; NULL: none */
 	const struct nest_function_spec *spec;
 	struct nest_worker_plan plan; /* of the worker to be frozen */
 	struct nest_tally tally;      /* which is not counted with those that serve */
@@ -37,6 +38,7 @@ struct nest_frozen {
 	struct nest_snapshot_stats stats;
 	char key[NEST_SNAPSHOT_KEY_CHARS + 1];
 	char why[256];
+	char label[160]; /* what it is of, for messages */
 	struct nest_frozen *prev, *next;
 };
 

@@ -21,7 +21,7 @@
 #include "runtime/worker.h"
 
 /* Of what a snapshot holds and how a worker is told of it: a change makes all older ones unusable. */
-#define FORMAT 1
+#define FORMAT 2
 
 static_assert(NEST_DIGEST_HEX_LEN == NEST_SNAPSHOT_KEY_CHARS + 1, "a key is a SHA-256");
 
@@ -156,7 +156,8 @@ static int add_worker(
 	if (r == 0)
 		r = add(digest, err, "%s", spec->warmup ? spec->warmup : "");
 	if (r == 0)
-		r = add(digest, err, "%u %llu %llu %u %u %u %d %d", (unsigned)plan->uid,
+		r = add(digest, err, "%u %llu %llu %u %u %u %d %d",
+			plan->init ? (unsigned)plan->uid : 0,
 			(unsigned long long)plan->memory_bytes, (unsigned long long)spec->tmp_bytes,
 			spec->pids, spec->nofile, spec->cpu_milli, spec->network_none,
 			plan->mapped);
@@ -164,8 +165,8 @@ static int add_worker(
 }
 
 int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_digest,
-	const char *init, const char *runtimes_dir, char ret[static NEST_SNAPSHOT_KEY_CHARS + 1],
-	struct nest_err *err)
+	const char *init, const char *parent, const char *runtimes_dir,
+	char ret[static NEST_SNAPSHOT_KEY_CHARS + 1], struct nest_err *err)
 {
 	nest_autodigest struct nest_digest *digest = NULL;
 	int r = nest_digest_new(&digest, err);
@@ -175,9 +176,11 @@ int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_d
 	if (r == 0)
 		r = add_runtime(digest, plan->argv, runtimes_dir, err);
 	if (r == 0)
-		r = add(digest, err, "%s", code_digest);
+		r = add(digest, err, "%s", code_digest ? code_digest : "");
 	if (r == 0)
-		r = add(digest, err, "%s", init);
+		r = add(digest, err, "%s", init ? init : "");
+	if (r == 0)
+		r = add(digest, err, "%s", parent ? parent : "");
 	if (r == 0)
 		r = add_worker(digest, plan, err);
 	return r < 0 ? r : nest_digest_final(digest, ret, err);

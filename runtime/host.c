@@ -26,6 +26,7 @@
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
 #include "runtime/route.h"
+#include "runtime/runtime_snapshot.h"
 #include "runtime/standby.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
@@ -197,6 +198,28 @@ static void on_sandbox_lost(void *arg, const struct nest_err *why)
 	host->on_lost(host->on_lost_arg, why);
 }
 
+/* What a runtime without a function sees as its code: nothing. */
+static int open_runtimes(struct nest_host *host, struct nest_err *err)
+{
+	nest_autofree char *path = NULL;
+	int fd, r;
+
+	if (asprintf(&path, "%s/empty", host->config.state_dir) < 0) {
+		path = NULL;
+		return nest_err_set(err, -ENOMEM, "open the host");
+	}
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		return nest_err_set(err, -errno, "make '%s'", path);
+	fd = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return nest_err_set(err, -errno, "open '%s'", path);
+	r = nest_runtime_snapshots_new(
+		&host->services, host->uids, host->logs, fd, &host->services.runtimes, err);
+	if (r < 0)
+		close(fd);
+	return r;
+}
+
 /* Where restores don't work, workers are started plainly: the operator is told why, once. */
 static int open_freezer(struct nest_host *host, struct nest_err *err)
 {
@@ -209,6 +232,8 @@ static int open_freezer(struct nest_host *host, struct nest_err *err)
 		const char *store = host->config.snapshots_store;
 		int r = store && *store ? open_exchange(host, err) : 0;
 
+		if (r == 0)
+			r = open_runtimes(host, err);
 		return r < 0 ? r : nest_freezer_open(services, &services->freezer, err);
 	}
 	nest_services_event(services, NEST_LOG_WARN, "no snapshots on this machine: %s", why);
@@ -379,6 +404,7 @@ static void close_rest(struct nest_host *host)
 {
 	drop_all(host);
 	nest_standby_free(host->services.standby);
+	nest_runtime_snapshots_free(host->services.runtimes);
 	nest_freezer_free(host->services.freezer);
 	nest_exchange_free(host->services.exchange);
 	nest_host_logs_end(host);

@@ -46,6 +46,7 @@ struct nest_host_config {
 	bool require_isolation;
 	/* snapshots */
 	bool snapshots;
+	bool snapshot_layers;		/* functions' are made upon their runtime's */
 	uint64_t snapshots_bytes;	/* the store's bound; 0: none */
 	const char *snapshots_store;	/* URL of a server that hosts share; "": none */
 	const char *snapshots_key_file; /* of the secret that seals them */
@@ -278,6 +279,7 @@ const char *nest_frozen_failure_name(enum nest_snapshot_failure cause);
 enum nest_rung {
 	NEST_RUNG_STANDBY,  /* a clone that stood by */
 	NEST_RUNG_SNAPSHOT, /* a clone */
+	NEST_RUNG_RUNTIME,  /* a clone of its runtime, which loaded the function's code */
 	NEST_RUNG_PLAIN,
 	NEST_RUNGS
 };
@@ -295,6 +297,13 @@ struct nest_snapshot_stats {
 	uint64_t restores_total;
 	uint64_t failures_total[NEST_SNAPSHOT_FAILURES];
 	struct nest_histogram restore; /* asked for a clone, to ready or standing by */
+};
+
+/* The snapshot of a runtime that has loaded no function, for workers of one kind. */
+struct nest_runtime_stats {
+	const char *runtime;
+	uint64_t memory_bytes; /* limit of these workers, by which one most often tells the kind */
+	struct nest_snapshot_stats snapshot;
 };
 
 struct nest_target_stats {
@@ -391,6 +400,18 @@ struct nest_host_capacity {
 	uint64_t memory_used_bytes;
 };
 void nest_host_capacity(const struct nest_host *host, struct nest_host_capacity *ret);
+
+/* Calls @cb for each snapshot of a runtime; stops when it returns false. */
+void nest_host_each_runtime_snapshot(struct nest_host *host,
+	bool (*cb)(void *arg, const struct nest_runtime_stats *stats), void *arg);
+
+/*
+ * Has the snapshot made of the runtime that @spec (borrowed; its code doesn't matter) names, for
+ * workers with its limits, unless it stands. 1: that runtime can have none, or this host makes none.
+ * -ENOENT, -ENOEXEC, -EINVAL: it can't run so here. Blocks on the disk.
+ */
+int nest_host_build_runtime_snapshot(
+	struct nest_host *host, const struct nest_function_spec *spec, struct nest_err *err);
 
 /* Names of the runtimes known, for messages and `describe`. NULL-terminated; lives with @host. */
 const char *const *nest_host_runtimes(const struct nest_host *host);

@@ -15,8 +15,10 @@
 #include "runtime/host_impl.h"
 #include "runtime/manifest.h"
 #include "runtime/mounts.h"
+#include "runtime/runtime_snapshot.h"
 #include "runtime/target.h"
 #include "runtime/uids.h"
+#include "runtime/worker.h"
 
 /* ---- finding ---- */
 
@@ -344,6 +346,43 @@ int nest_host_snapshot_forget(struct nest_host *host, const char *name, const ch
 	if (r == 0)
 		nest_frozen_forget(frozen);
 	return r;
+}
+
+void nest_host_each_runtime_snapshot(struct nest_host *host,
+	bool (*cb)(void *arg, const struct nest_runtime_stats *stats), void *arg)
+{
+	if (host->services.runtimes)
+		nest_runtime_snapshots_each(host->services.runtimes, cb, arg);
+}
+
+int nest_host_build_runtime_snapshot(
+	struct nest_host *host, const struct nest_function_spec *spec, struct nest_err *err)
+{
+	nest_autofree struct nest_manifest_command *command = NULL;
+	const char *env[NEST_RUNTIME_SNAPSHOT_ENV_MAX];
+	const struct nest_manifest *manifest;
+	struct nest_manifest_values values;
+	struct nest_worker_plan plan = { .spec = spec };
+	struct nest_frozen *frozen;
+	int r = nest_manifests_settle(host->manifests, spec, &manifest, &values, err);
+
+	if (r < 0 || !host->services.runtimes)
+		return r < 0 ? r : 1;
+	nest_runtime_snapshot_env(manifest, spec, env);
+	r = nest_manifest_expand(manifest, &values, spec->env, env, &command, err);
+	if (r < 0)
+		return r;
+	plan.argv = command->argv;
+	plan.envp = command->envp;
+	plan.mapped = manifest->memory != 0;
+	plan.concurrency = values.concurrency;
+	plan.memory_bytes = values.memory_bytes;
+	frozen = nest_runtime_snapshots_for(host->services.runtimes, manifest, spec, &plan);
+	if (!frozen)
+		return 1;
+	if (!nest_frozen_key(frozen) && !nest_frozen_is_pending(frozen))
+		nest_frozen_renew(frozen);
+	return 0;
 }
 
 int nest_host_set_bounds(struct nest_host *host, const char *name, uint32_t min, uint32_t max)

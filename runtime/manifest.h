@@ -27,8 +27,11 @@ struct nest_manifest {
 	uint32_t concurrency_max;
 	uint64_t memory_default_bytes;
 	uint64_t memory_min_bytes;
-	unsigned memory;	 /* of its clones: 0 copied, 1 mapped */
-	bool snapshots;		 /* its workers take CHECKPOINT and RESTORED */
+	unsigned memory;	/* of its clones: 0 copied, 1 mapped */
+	bool snapshots;		/* its workers take CHECKPOINT and RESTORED */
+	bool runtime_snapshots; /* before INIT, too */
+	const char *const
+		*start_env; /* beginnings of names that it reads at its start; NULL-terminated */
 	const char *unavailable; /* why it can't run on this machine; NULL: it can */
 };
 

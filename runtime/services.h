@@ -16,6 +16,7 @@ struct nest_dispatch;
 struct nest_mount;
 struct nest_exchange;
 struct nest_freezer;
+struct nest_runtime_snapshots;
 struct nest_sandbox;
 struct nest_standby;
 struct nest_wire;
@@ -29,8 +30,9 @@ struct nest_services {
 	const struct nest_host_config *config;
 	struct nest_mount *mounts; /* of code images: runtime/mounts.h */
 	struct nest_freezer *freezer;
-	struct nest_exchange *exchange; /* of snapshots; NULL: none */
-	struct nest_standby *standby;	/* NULL: no clones stand by */
+	struct nest_runtime_snapshots *runtimes; /* NULL: none */
+	struct nest_exchange *exchange;		 /* of snapshots; NULL: none */
+	struct nest_standby *standby;		 /* NULL: no clones stand by */
 
 	struct nest_dispatch *dispatches; /* all of them: who else could give a cell away */
 	uint32_t starved;		  /* of these, how many wait for a cell */

@@ -19,6 +19,7 @@
 #include "runtime/function.h"
 #include "runtime/manifest.h"
 #include "runtime/mounts.h"
+#include "runtime/runtime_snapshot.h"
 #include "runtime/services.h"
 #include "runtime/worker.h"
 
@@ -33,24 +34,6 @@ struct nest_target {
 	struct nest_frozen *frozen;
 	struct nest_worker_plan plan;
 	struct nest_tally tally;
-};
-
-/*
- * What every worker finds in its environment, whatever the function's own says. Where its code lies
- * the sandbox adds.
- */
-static const char *const host_env[] = {
-	"NESTLET_CHANNEL_FD=3",
-	"HOME=/tmp",
-	"TMPDIR=/tmp",
-	NULL,
-};
-
-/* What it finds there unless the manifest or the function says otherwise. */
-static const char *const base_env[] = {
-	"PATH=/usr/local/bin:/usr/bin:/bin",
-	"LANG=C.UTF-8",
-	NULL,
 };
 
 static const char *const interface_names[] = {
@@ -80,30 +63,6 @@ static char *init_json(const struct nest_function_spec *spec,
 	return cJSON_PrintUnformatted(init);
 }
 
-static bool names_variable(const char *const *env, const char *entry)
-{
-	size_t n = strcspn(entry, "=") + 1;
-
-	for (; env && *env; env++) {
-		if (strncmp(*env, entry, n) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* host_env, and what of base_env nobody else sets. */
-static void choose_env(const struct nest_manifest *manifest, const struct nest_function_spec *spec,
-	const char **ret)
-{
-	for (const char *const *e = host_env; *e; e++)
-		*ret++ = *e;
-	for (const char *const *e = base_env; *e; e++) {
-		if (!names_variable(manifest->env, *e) && !names_variable(spec->env, *e))
-			*ret++ = *e;
-	}
-	*ret = NULL;
-}
-
 /* What cells get as their code: the tree's directory, or its image as the spawner knows it. */
 static int open_code(struct nest_target *target, struct nest_err *err)
 {
@@ -118,10 +77,10 @@ static int open_code(struct nest_target *target, struct nest_err *err)
 	return 0;
 }
 
-static int make_plan(
-	struct nest_target *target, const struct nest_manifests *manifests, struct nest_err *err)
+static int make_plan(struct nest_target *target, const struct nest_manifests *manifests,
+	const struct nest_manifest **ret, struct nest_err *err)
 {
-	const char *env[NEST_ARRAY_SIZE(host_env) + NEST_ARRAY_SIZE(base_env)];
+	const char *env[NEST_RUNTIME_SNAPSHOT_ENV_MAX];
 	const struct nest_manifest *manifest;
 	struct nest_manifest_values values;
 	int r;
@@ -129,7 +88,8 @@ static int make_plan(
 	r = nest_manifests_settle(manifests, target->spec, &manifest, &values, err);
 	if (r < 0)
 		return r;
-	choose_env(manifest, target->spec, env);
+	*ret = manifest;
+	nest_runtime_snapshot_env(manifest, target->spec, env);
 	r = nest_manifest_expand(manifest, &values, target->spec->env, env, &target->command, err);
 	if (r < 0)
 		return r;
@@ -149,18 +109,29 @@ static int make_plan(
 }
 
 /* A function that can't be frozen is served all the same. */
-static void make_frozen(struct nest_target *target, struct nest_services *services)
+static void make_frozen(struct nest_target *target, const struct nest_manifest *manifest,
+	struct nest_services *services)
 {
 	struct nest_err err = NEST_ERR_INIT;
 	char key[NEST_SNAPSHOT_KEY_CHARS + 1];
+	struct nest_frozen_subject subject = {
+		.plan = &target->plan,
+		.key = key,
+		.init = target->frozen_init,
+		.dispatch = target->dispatch,
+	};
 	int r;
 
 	if (!services->freezer || !target->frozen_init)
 		return;
+	target->plan.runtime = nest_runtime_snapshots_for(
+		services->runtimes, manifest, target->spec, &target->plan);
+	if (services->config->snapshot_layers)
+		subject.parent = target->plan.runtime;
 	r = nest_frozen_key_make(&target->plan, nest_tree_digest(target->tree), target->frozen_init,
+		subject.parent ? nest_frozen_name(subject.parent) : NULL,
 		services->config->runtimes_dir, key, &err);
-	if (r == 0 && nest_frozen_new(services->freezer, target->dispatch, &target->plan, key,
-			      target->frozen_init, &target->frozen) < 0)
+	if (r == 0 && nest_frozen_new(services->freezer, &subject, &target->frozen) < 0)
 		r = nest_err_set(&err, -ENOMEM, "prepare a snapshot");
 	if (r < 0) {
 		nest_services_event(services, NEST_LOG_WARN, "no snapshot of function '%s': %s",
@@ -177,6 +148,7 @@ int nest_target_new(struct nest_services *services, const struct nest_manifests 
 	struct nest_err *err)
 {
 	struct nest_target *target = calloc(1, sizeof(*target));
+	const struct nest_manifest *manifest = NULL;
 	int r;
 
 	if (!target) {
@@ -195,14 +167,14 @@ int nest_target_new(struct nest_services *services, const struct nest_manifests 
 		.log = log,
 		.tally = &target->tally,
 	};
-	r = make_plan(target, manifests, err);
+	r = make_plan(target, manifests, &manifest, err);
 	if (r == 0 && nest_dispatch_new(services, &target->plan, &target->dispatch) < 0)
 		r = nest_err_set(err, -ENOMEM, "deploy a function");
 	if (r < 0) {
 		nest_target_free(target);
 		return r;
 	}
-	make_frozen(target, services);
+	make_frozen(target, manifest, services);
 	*ret = target;
 	return 0;
 }

@@ -64,11 +64,17 @@ static void close_handles(struct nest_worker *worker)
 
 /*
  * A clone that never became ready is its snapshot's failure, not the function's; what happens to
- * one that stands by is neither's.
+ * one that stands by is neither's. One of the runtime's snapshot had only its function left to load.
  */
 static bool is_failed_clone(const struct nest_worker *worker)
 {
-	return worker->clone && !worker->ready_us && !(worker->standby && worker->stood);
+	return worker->clone && !worker->ready_us && !(worker->standby && worker->stood) &&
+	       !(worker->bare && worker->born);
+}
+
+struct nest_frozen *nest_worker_source(const struct nest_worker *worker)
+{
+	return worker->bare ? worker->plan->runtime : worker->plan->frozen;
 }
 
 static enum nest_snapshot_failure clone_cause(const struct nest_worker_end *end)
@@ -77,7 +83,7 @@ static enum nest_snapshot_failure clone_cause(const struct nest_worker_end *end)
 		return NEST_SNAPSHOT_FAILURE_HOOK;
 	if (end->code == -ENOENT)
 		return NEST_SNAPSHOT_FAILURE_MISSING;
-	if (end->code == -EBADMSG)
+	if (end->code == -EBADMSG || end->code == -ESTALE)
 		return NEST_SNAPSHOT_FAILURE_DAMAGED;
 	return end->code == -ETIMEDOUT ? NEST_SNAPSHOT_FAILURE_TIMEOUT
 				       : NEST_SNAPSHOT_FAILURE_RESTORE;
@@ -92,7 +98,7 @@ void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *e
 	worker->ended = true;
 	if (is_failed_clone(worker) && !told.was_ready) {
 		told.clone_failed = true;
-		nest_frozen_failed(worker->plan->frozen, clone_cause(end), !worker->standby,
+		nest_frozen_failed(nest_worker_source(worker), clone_cause(end), !worker->standby,
 			end->detail && *end->detail ? end->detail : end->message);
 	}
 	worker->events->ended(worker->arg, worker, &told);
@@ -378,6 +384,7 @@ static void on_started(struct nest_cell *cell, pid_t pid, void *arg)
 
 	(void)cell;
 	worker->pid = pid;
+	worker->born = true;
 	if (worker->clone)
 		nest_worker_restored(worker);
 }
@@ -496,10 +503,14 @@ static void describe_cell(const struct nest_worker_plan *plan, struct nest_cell_
 	};
 }
 
-static int send_init(struct nest_worker *worker)
+int nest_worker_put_init(struct nest_worker *worker)
 {
 	char *payload;
-	int r = nest_channel_put(
+	int r;
+
+	if (!worker->plan->init)
+		return 0;
+	r = nest_channel_put(
 		worker->channel, NEST_FRAME_INIT, false, 0, worker->plan->init_len, &payload);
 
 	if (r == 0)
@@ -513,7 +524,7 @@ static int start_plainly(
 	struct ends ends = { .channel = -1, .outputs = { -1, -1 } };
 	int r = open_ends(worker, &ends, err);
 
-	if (r == 0 && send_init(worker) < 0)
+	if (r == 0 && nest_worker_put_init(worker) < 0)
 		r = nest_err_set(err, -ENOMEM, "send a worker its INIT");
 	cell->channel_fd = ends.channel;
 	cell->stdout_fd = ends.outputs[0];
@@ -525,23 +536,38 @@ static int start_plainly(
 	return r;
 }
 
-/* The ladder: a clone where there is a snapshot, else a plain start. */
+/* One rung: 0, -EAGAIN, or 1: the next one is to be tried. */
+static int try_clone(
+	struct nest_worker *worker, struct nest_cell_spec *cell, bool bare, struct nest_err *err)
+{
+	struct nest_frozen *source;
+	const char *key;
+	int r;
+
+	worker->bare = bare;
+	source = nest_worker_source(worker);
+	key = source ? nest_frozen_next(source) : NULL;
+	if (!key)
+		return 1;
+	r = nest_worker_restore(worker, cell, &cell_events, key, err);
+	if (r == 0 || r == -EAGAIN)
+		return r;
+	nest_frozen_failed(source, NEST_SNAPSHOT_FAILURE_RESTORE, true, nest_err_text(err));
+	nest_frozen_next(source); /* this start is the plain one */
+	return 1;
+}
+
+/* The ladder: a clone of the function, or of its runtime, where there is a snapshot; a plain start. */
 static int climb(struct nest_worker *worker, struct nest_cell_spec *cell, struct nest_err *err)
 {
-	const struct nest_worker_plan *plan = worker->plan;
-	const char *key = plan->frozen ? nest_frozen_next(plan->frozen) : NULL;
-	int r = -ENOENT;
+	int r = try_clone(worker, cell, false, err);
 
-	if (key) {
-		r = nest_worker_restore(worker, cell, &cell_events, key, err);
-		if (r < 0 && r != -EAGAIN) {
-			nest_frozen_failed(plan->frozen, NEST_SNAPSHOT_FAILURE_RESTORE, true,
-				nest_err_text(err));
-			nest_frozen_next(plan->frozen); /* this start is the plain one */
-			key = NULL;
-		}
-	}
-	return key ? r : start_plainly(worker, cell, err);
+	if (r == 1)
+		r = try_clone(worker, cell, true, err);
+	if (r != 1)
+		return r;
+	worker->bare = false;
+	return start_plainly(worker, cell, err);
 }
 
 /* With @standby_key it is to stand by. */

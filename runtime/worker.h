@@ -24,7 +24,7 @@ struct nest_worker_plan {
 	const struct nest_function_spec *spec;
 	const char *const *argv;
 	const char *const *envp;
-	const char *init; /* INIT's payload */
+	const char *init; /* INIT's payload; NULL: it stays a runtime without a function */
 	uint32_t init_len;
 	int code_fd;
 	uid_t uid;
@@ -32,9 +32,10 @@ struct nest_worker_plan {
 	uint64_t memory_bytes;
 	struct nest_funclog *log;
 	struct nest_tally *tally;
-	bool mapped;		    /* its clones map their memory from the snapshot */
-	bool to_freeze;		    /* its worker will be frozen */
-	struct nest_frozen *frozen; /* what workers may be restored from; NULL: nothing */
+	bool mapped;		     /* its clones map their memory from the snapshot */
+	bool to_freeze;		     /* its worker will be frozen */
+	struct nest_frozen *frozen;  /* what workers may be restored from; NULL: nothing */
+	struct nest_frozen *runtime; /* the runtime's, which is the next best; NULL: nothing */
 };
 
 /*

@@ -30,6 +30,8 @@ static int on_hello(
 		return nest_err_say(err, -EPROTO, "it speaks version %lld, this host version %d",
 			(long long)protocol, PROTOCOL_VERSION);
 	worker->greeted = true;
+	if (!worker->plan->init)
+		nest_worker_begin_bare(worker);
 	return 0;
 }
 
@@ -37,13 +39,14 @@ static void count_start(const struct nest_worker *worker)
 {
 	struct nest_tally *tally = worker->plan->tally;
 	enum nest_rung rung = !worker->clone  ? NEST_RUNG_PLAIN
+			      : worker->bare  ? NEST_RUNG_RUNTIME
 			      : worker->stood ? NEST_RUNG_STANDBY
 					      : NEST_RUNG_SNAPSHOT;
 
 	tally->cold_starts_total++;
 	tally->rungs_total[rung]++;
 	if (worker->clone)
-		nest_frozen_restored(worker->plan->frozen);
+		nest_frozen_restored(nest_worker_source(worker));
 	if (rung == NEST_RUNG_SNAPSHOT)
 		nest_frozen_timed(worker->plan->frozen, worker->ready_us - worker->start_us);
 }

@@ -53,6 +53,14 @@ static void set_limit(struct nest_worker *worker, void (*cb)(void *arg), uint64_
 		nest_clock_mono_us() + ms * 1000);
 }
 
+void nest_worker_begin_bare(struct nest_worker *worker)
+{
+	nest_deadlines_clear(worker->services->deadlines, &worker->stage_deadline);
+	worker->stage = NEST_WORKER_STAGE_READY;
+	worker->ready_us = nest_clock_mono_us();
+	worker->events->ready(worker->arg, worker);
+}
+
 int nest_worker_checkpoint(struct nest_worker *worker)
 {
 	uint32_t hook_ms = worker->services->config->hook_timeout_ms;
@@ -96,6 +104,7 @@ int nest_worker_dump(struct nest_worker *worker, const char *key,
 {
 	const struct nest_snapshot_kind kind = {
 		.memory = worker->plan->mapped ? NEST_SNAPSHOT_MAPPED : NEST_SNAPSHOT_COPIED,
+		.is_parent = !worker->plan->init,
 	};
 	int r;
 
@@ -150,6 +159,7 @@ static char *restored_json(const struct nest_worker *worker)
 	return cJSON_PrintUnformatted(told);
 }
 
+/* Of its runtime's snapshot it learns in the same breath what its function is. */
 static int send_restored(struct nest_worker *worker, struct nest_err *err)
 {
 	char *text = restored_json(worker), *payload;
@@ -161,6 +171,8 @@ static int send_restored(struct nest_worker *worker, struct nest_err *err)
 			worker->channel, NEST_FRAME_RESTORED, false, 0, (uint32_t)n, &payload);
 	if (r == 0) {
 		memcpy(payload, text, n);
+		if (worker->bare)
+			r = nest_worker_put_init(worker);
 		nest_channel_flush(worker->channel);
 	}
 	cJSON_free(text);
@@ -236,6 +248,14 @@ static void await_ready(struct nest_worker *worker)
 			((uint64_t)config->hook_timeout_ms + config->restore_timeout_ms) * 1000);
 }
 
+/* All that is left of its start is its function's to do. */
+static void await_init(struct nest_worker *worker)
+{
+	nest_frozen_timed(nest_worker_source(worker), nest_clock_mono_us() - worker->start_us);
+	nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
+		nest_clock_mono_us() + worker->plan->spec->init_timeout_ms * 1000ull);
+}
+
 /* It has run for a moment, and waits in its channel for the word that it is a clone. */
 static void stand_by(struct nest_worker *worker)
 {
@@ -254,6 +274,8 @@ void nest_worker_restored(struct nest_worker *worker)
 		return;
 	if (worker->standby)
 		stand_by(worker);
+	else if (worker->bare)
+		await_init(worker);
 	else
 		await_ready(worker);
 }

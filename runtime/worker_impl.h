@@ -53,6 +53,8 @@ struct nest_worker {
 	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
 
 	bool clone;   /* it is restored, not started */
+	bool bare;    /* from its runtime's snapshot, so that INIT is still to come */
+	bool born;    /* its process runs */
 	bool standby; /* it is restored, or was, to stand by, and not woken */
 	bool stood;   /* it did, so that its snapshot is no part of its end */
 	bool wired;   /* its channel is there: it can be told that it is a clone */
@@ -74,6 +76,12 @@ struct nest_worker {
 	void *measured_arg;
 	void (*dumped)(void *arg, uint64_t bytes, const struct nest_err *why);
 };
+
+/* The snapshot that it is a clone of. */
+struct nest_frozen *nest_worker_source(const struct nest_worker *worker);
+
+/* Puts its INIT into the channel, if it gets one. -errno. */
+int nest_worker_put_init(struct nest_worker *worker);
 
 /* Kills @worker for @cause; a start fails with it, what is open fails, and the operator is told. */
 void nest_worker_doom(
@@ -106,6 +114,9 @@ void nest_worker_slot_freed(struct nest_worker *worker);
 
 /* If it has nothing to do, its idle time begins. */
 void nest_worker_rest(struct nest_worker *worker);
+
+/* A runtime without a function has started: it is ready to be frozen. */
+void nest_worker_begin_bare(struct nest_worker *worker);
 
 /* One frame of its channel. */
 void nest_worker_frame(struct nest_worker *worker, const struct nest_frame *frame);

@@ -61,6 +61,7 @@ const char *nest_worker_rung_name(enum nest_rung rung)
 	static const char *const names[NEST_RUNGS] = {
 		[NEST_RUNG_STANDBY] = "standby",
 		[NEST_RUNG_SNAPSHOT] = "snapshot",
+		[NEST_RUNG_RUNTIME] = "runtime",
 		[NEST_RUNG_PLAIN] = "plain",
 	};
 

@@ -207,9 +207,12 @@ static int verify_images(
 {
 	int r = start->verify ? nest_snapshot_store_verify(images, err) : 0;
 
-	if (r == 0 && parent >= 0 && start->verify_parent)
-		r = nest_snapshot_store_verify(parent, err);
-	return r;
+	if (r < 0 || parent < 0 || !start->verify_parent ||
+		nest_snapshot_store_verify(parent, err) == 0)
+		return r;
+	nest_err_wrap(err, "what it was made upon");
+	err->code = -ESTALE; /* so that the spawner knows which of the two is damaged */
+	return -ESTALE;
 }
 
 /*

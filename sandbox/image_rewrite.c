@@ -36,6 +36,8 @@
 #define AREA_MAX (4ull << 30)
 #define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
 #define PAGE 4096u
+/* Of an area of its parent's memory one page in so many must be written for it to get a copy of its own. */
+#define DENSE 16u
 
 /* Status bits of an area. */
 #define AREA_REGULAR (1u << 0)
@@ -98,6 +100,7 @@ enum {
 struct area {
 	uint64_t start, end;
 	uint64_t pgoff, shmid, prot, flags, status, madv;
+	uint64_t present; /* pages that the image has of it */
 	bool taken;
 	uint64_t offset; /* in the memory file */
 };
@@ -108,6 +111,8 @@ struct rewrite {
 	int memory;
 	uint64_t size; /* of the memory file */
 	uint32_t file_id;
+	uint32_t parent_id; /* of the parent's memory file, 0: no parent */
+	int parent;
 	bool used;
 	/* of the process at hand */
 	struct area *areas;
@@ -145,6 +150,9 @@ static int read_area(struct nest_wire in, struct area *ret)
 		case VMA_PGOFF:
 			ret->pgoff = field.value;
 			break;
+		case VMA_SHMID:
+			ret->shmid = field.value;
+			break;
 		case VMA_PROT:
 			ret->prot = field.value;
 			break;
@@ -166,19 +174,30 @@ static int read_area(struct nest_wire in, struct area *ret)
 	return r;
 }
 
+/* Of its parent's memory: so few pages as are written otherwise are cheaper copied than a file's size. */
+static bool is_parents(const struct rewrite *rewrite, const struct area *area)
+{
+	return rewrite->parent >= 0 && area->shmid == rewrite->parent_id &&
+	       area->present * PAGE >= (area->end - area->start) / DENSE;
+}
+
 /*
- * Plain private anonymous memory, and nothing that the kernel treats apart: no stack, which grows;
- * no huge or locked pages; nothing that is wiped at a fork, which files aren't.
+ * Plain private memory, and nothing that the kernel treats apart: no stack, which grows;
+ * no huge or locked pages; nothing that is wiped at a fork, which files aren't. Of a file's mapping
+ * only where no page need be looked for in the file, or the file is the parent's memory.
  */
-static bool may_take(const struct area *area)
+static bool may_take(const struct rewrite *rewrite, const struct area *area)
 {
 	uint64_t status = area->status & ~(uint64_t)AREA_HEAP;
 
 	if (area->end <= area->start || area->end - area->start > AREA_MAX)
 		return false;
-	return status == (AREA_REGULAR | AREA_ANON_PRIVATE) &&
-	       !(area->flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED)) &&
-	       !(area->madv & (1u << MADV_WIPEONFORK));
+	if ((area->flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED)) ||
+		(area->madv & (1u << MADV_WIPEONFORK)))
+		return false;
+	if (status == (AREA_REGULAR | AREA_FILE_PRIVATE))
+		return area->present * PAGE == area->end - area->start || is_parents(rewrite, area);
+	return status == (AREA_REGULAR | AREA_ANON_PRIVATE);
 }
 
 static int read_areas(struct rewrite *rewrite, struct nest_wire mm)
@@ -370,18 +389,41 @@ static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 	return 0;
 }
 
-/* Gives @area its room in the memory file when its first page is met. */
-static bool take(struct rewrite *rewrite, struct area *area)
+/* The area's pages as the parent has them: those that were written come over them. */
+static int copy_parents(const struct rewrite *rewrite, const struct area *area)
 {
-	if (!area || !may_take(area) || rewrite->size > MEMORY_MAX)
-		return false;
-	if (!area->taken) {
-		area->taken = true;
-		area->offset = rewrite->size;
-		rewrite->size += area->end - area->start;
-		rewrite->used = true;
+	off_t from = (off_t)area->pgoff, to = (off_t)area->offset;
+	size_t left = area->end - area->start;
+
+	while (left > 0) {
+		ssize_t n = copy_file_range(rewrite->parent, &from, rewrite->memory, &to, left, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : 0; /* behind the parent's end are zeros */
+		left -= (size_t)n;
 	}
-	return true;
+	return 0;
+}
+
+/* Gives @area its room in the memory file when its first page is met. 1: it has some; 0: its pages stay. */
+static int take(struct rewrite *rewrite, struct area *area)
+{
+	if (area->taken)
+		return 1;
+	if (!may_take(rewrite, area) || rewrite->size > MEMORY_MAX)
+		return 0;
+	area->taken = true;
+	area->offset = rewrite->size;
+	rewrite->size += area->end - area->start;
+	rewrite->used = true;
+	if (is_parents(rewrite, area)) {
+		int r = copy_parents(rewrite, area);
+
+		return r < 0 ? r : 1;
+	}
+	return 1;
 }
 
 /* Divides the pages of one run between the memory file and what stays. */
@@ -400,10 +442,11 @@ static int divide_run(
 		if (!area)
 			return -EBADMSG;
 		n = (stop - at) / PAGE;
-		if (take(rewrite, area)) {
+		r = take(rewrite, area);
+		if (r > 0) {
 			r = copy_pages(pages, rewrite->memory,
 				(off_t)(area->offset + (at - area->start)), n);
-		} else {
+		} else if (r == 0) {
 			r = put_run(out, at, n, run->flags);
 			if (r == 0)
 				r = copy_pages(pages, kept, -1, n);
@@ -430,6 +473,35 @@ static int divide_runs(struct rewrite *rewrite, struct nest_criu_image *pagemap,
 				    : nest_criu_image_put(out, entry.at, entry.left);
 		if (r < 0)
 			return r;
+	}
+	return r;
+}
+
+/* Notes of each area how many of its pages the image has. */
+static int count_present(struct rewrite *rewrite, struct nest_criu_image pagemap)
+{
+	struct nest_wire entry;
+	struct run run;
+	int r;
+
+	while ((r = nest_criu_image_next(&pagemap, &entry)) > 0) {
+		uint64_t at, end;
+
+		r = read_run(entry, &run);
+		if (r < 0)
+			return r;
+		if (!(run.flags & RUN_PRESENT))
+			continue;
+		end = run.vaddr + run.pages * PAGE;
+		for (at = run.vaddr; at < end;) {
+			struct area *area = find_area(rewrite, at);
+			uint64_t stop = area && area->end < end ? area->end : end;
+
+			if (!area)
+				return -EBADMSG;
+			area->present += (stop - at) / PAGE;
+			at = stop;
+		}
 	}
 	return r;
 }
@@ -473,6 +545,8 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 	if (r == 0)
 		r = nest_criu_image_put(&out, head.at, head.left);
 	if (r == 0)
+		r = count_present(rewrite, pagemap);
+	if (r == 0)
 		r = divide_runs(rewrite, &pagemap, pages, kept, &out);
 	if (r == 0)
 		r = replace_image(rewrite->dir, name, &out, err);
@@ -509,11 +583,47 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 	return r;
 }
 
-/* An id that no file has yet. */
-static int choose_id(struct rewrite *rewrite, struct nest_err *err)
+/* Whether @reg, a regular file, is the memory file of a parent. */
+static int names_parent(struct nest_wire reg, bool *ret)
+{
+	struct nest_wire_field field;
+	int r;
+
+	*ret = false;
+	while ((r = nest_wire_next(&reg, &field)) > 0)
+		if (field.number == REG_NAME && field.type == NEST_WIRE_BYTES)
+			*ret = field.in.left == strlen(NEST_IMAGE_REWRITE_PARENT_PATH) &&
+			       memcmp(field.in.at, NEST_IMAGE_REWRITE_PARENT_PATH, field.in.left) ==
+				       0;
+	return r;
+}
+
+/* Notes the id of one file, and whether it is the parent's memory. */
+static int look_at_file(struct rewrite *rewrite, struct nest_wire entry, uint64_t *top)
+{
+	struct nest_wire_field field;
+	uint64_t id = 0;
+	bool parents = false;
+	int r;
+
+	while ((r = nest_wire_next(&entry, &field)) > 0) {
+		if (field.number == FILE_ID)
+			id = field.value;
+		else if (field.number == FILE_REG && field.type == NEST_WIRE_BYTES)
+			r = names_parent(field.in, &parents);
+		if (r < 0)
+			return r;
+	}
+	*top = id > *top ? id : *top;
+	if (parents && id <= UINT32_MAX)
+		rewrite->parent_id = (uint32_t)id;
+	return r;
+}
+
+/* An id that no file has yet, and that of the parent's memory. */
+static int look_at_files(struct rewrite *rewrite, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image files = NEST_CRIU_IMAGE_INIT;
-	struct nest_wire_field field;
 	struct nest_wire entry;
 	uint64_t top = 0;
 	int more, fields = 0;
@@ -522,9 +632,7 @@ static int choose_id(struct rewrite *rewrite, struct nest_err *err)
 	if (r < 0)
 		return r;
 	while (fields == 0 && (more = nest_criu_image_next(&files, &entry)) > 0)
-		while ((fields = nest_wire_next(&entry, &field)) > 0)
-			if (field.number == FILE_ID && field.value > top)
-				top = field.value;
+		fields = look_at_file(rewrite, entry, &top);
 	if (fields < 0 || more < 0 || top >= UINT32_MAX)
 		return nest_criu_image_malformed("files.img", err);
 	rewrite->file_id = (uint32_t)top + 1;
@@ -614,16 +722,18 @@ static int rewrite_processes(struct rewrite *rewrite, struct nest_err *err)
 	return r;
 }
 
-int nest_image_rewrite_map(int images, const char *path, struct nest_err *err)
+int nest_image_rewrite_map(int images, const char *path, int parent, struct nest_err *err)
 {
 	nest_autoclose int memory = openat(
 		images, NEST_IMAGE_REWRITE_FILE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	struct rewrite rewrite = { .dir = images, .path = path, .memory = memory };
+	struct rewrite rewrite = {
+		.dir = images, .path = path, .memory = memory, .parent = parent
+	};
 	int r;
 
 	if (memory < 0)
 		return nest_err_set(err, -errno, "make the memory file");
-	r = choose_id(&rewrite, err);
+	r = look_at_files(&rewrite, err);
 	if (r == 0)
 		r = rewrite_processes(&rewrite, err);
 	if (r == 0 && rewrite.used)

@@ -19,10 +19,11 @@ struct nest_err;
  * Rewrites the CRIU images in directory @images so that private anonymous memory becomes private
  * mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
  * it then reads no pages, and clones share those that they don't write. Stacks and what the kernel
- * provides stay as they are. An area given back with MADV_DONTNEED reads as the file's bytes
+ * provides stay as they are. @parent is the memory file of what this is made upon, mapped by it as
+ * NEST_IMAGE_REWRITE_PARENT_PATH, or -1: of that, areas that were written much of get a copy of their own. An area given back with MADV_DONTNEED reads as the file's bytes
  * afterwards, not as zeros. Blocks on the disk; any thread. -EBADMSG: an image isn't as CRIU 4
  * writes it; the images are useless after any failure.
  */
-int nest_image_rewrite_map(int images, const char *path, struct nest_err *err);
+int nest_image_rewrite_map(int images, const char *path, int parent, struct nest_err *err);
 
 #endif

@@ -59,7 +59,7 @@ struct nest_snapshot_wires {
  * @wired is called once, before events->started, as soon as a cell is found; what is written to
  * the channel then waits for the clone. It isn't called when no cell could be had. A restore that fails ends
  * the cell with NEST_CELL_FAILED and its cause; -ENOENT in it: there is no such snapshot; -EBADMSG:
- * it was damaged and has been removed. @spec must have the limits, uid and code that the snapshot was made with: they
+ * it was damaged and has been removed; -ESTALE: so was what it was made upon. @spec must have the limits, uid and code that the snapshot was made with: they
  * belong into @key. One from a parent may have another uid and code.
  */
 int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,

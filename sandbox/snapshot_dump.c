@@ -2,6 +2,7 @@
 #include "sandbox/snapshot_dump.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,21 @@ static int run_criu(
 	return r;
 }
 
+static int map_memory(const struct nest_snapshot_dump *dump, struct nest_err *err)
+{
+	nest_autoclose int parent = -1;
+
+	if (dump->kind.is_parent)
+		return nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PARENT_PATH, -1, err);
+	if (dump->parent[0]) {
+		parent = open(NEST_IMAGE_REWRITE_PARENT_PATH, O_RDONLY | O_CLOEXEC);
+		if (parent < 0)
+			return nest_err_set(
+				err, -errno, "open '%s'", NEST_IMAGE_REWRITE_PARENT_PATH);
+	}
+	return nest_image_rewrite_map(dump->draft, NEST_IMAGE_REWRITE_PATH, parent, err);
+}
+
 int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	struct nest_snapshot_store_contents *ret, struct nest_err *err)
 {
@@ -95,10 +111,7 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	if (r == 0)
 		r = nest_tmp_image_save(dump->draft, err);
 	if (r == 0 && dump->kind.memory == NEST_SNAPSHOT_MAPPED)
-		r = nest_image_rewrite_map(dump->draft,
-			dump->kind.is_parent ? NEST_IMAGE_REWRITE_PARENT_PATH
-					     : NEST_IMAGE_REWRITE_PATH,
-			err);
+		r = map_memory(dump, err);
 	ret->memory = dump->kind.memory;
 	ret->is_parent = dump->kind.is_parent;
 	if (dump->parent[0]) {

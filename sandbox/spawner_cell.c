@@ -417,7 +417,7 @@ static void bury(struct nest_spawner *spawner, struct nest_spawner_cell *cell, c
 	if (cell->dumper >= 0)
 		close(nest_take_fd(cell->dumper));
 	if (cell->key[0])
-		nest_spawner_snapshot_unuse(spawner, cell->key, cell->failure.code == -EBADMSG);
+		nest_spawner_snapshot_unuse(spawner, cell->key, cell->failure.code);
 	if (!cell->ended && how->si_code == CLD_EXITED && cell->failure.code == 0 && !cell->killed)
 		nest_err_say(&cell->failure, -EIO, "the cell's PID 1 ended without a word");
 	if (!cell->ended)
@@ -632,7 +632,7 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 	} while (r == -EPIPE && from_pool);
 	if (r < 0) {
 		if (restore)
-			nest_spawner_snapshot_unuse(spawner, start->key, false);
+			nest_spawner_snapshot_unuse(spawner, start->key, 0);
 		return r;
 	}
 	leave_pool(spawner, cell);

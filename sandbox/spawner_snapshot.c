@@ -352,17 +352,14 @@ void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key)
 		entry->parent->verified = true;
 }
 
-void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged)
+void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, int why)
 {
 	struct nest_snapshot_store_entry *entry = nest_snapshot_store_find(&spawner->store, key);
 
 	if (entry && entry->users > 0)
 		entry->users--;
-	if (!damaged)
-		return;
-	/* it isn't known which of the two it was, unless the one has proved good */
-	if (entry && entry->parent && !entry->parent->verified)
-		nest_snapshot_store_remove(&spawner->store, entry->parent->view.key);
-	else
+	if (why == -EBADMSG)
 		nest_snapshot_store_remove(&spawner->store, key);
+	else if (why == -ESTALE && entry && entry->parent)
+		nest_snapshot_store_remove(&spawner->store, entry->parent->view.key);
 }

@@ -46,8 +46,8 @@ void nest_spawner_snapshot_note_use(struct nest_spawner *spawner, struct nest_sp
 /* A cell that used @key has got its clone: so its digests were right. */
 void nest_spawner_snapshot_proved(struct nest_spawner *spawner, const char *key);
 
-/* A cell that used @key is gone; it found it @damaged. */
-void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, bool damaged);
+/* A cell that used @key is gone; @why: -EBADMSG if it found it damaged, -ESTALE its parent. */
+void nest_spawner_snapshot_unuse(struct nest_spawner *spawner, const char *key, int why);
 
 /* Begins to remove what was discarded, if there is anything, in a child. */
 void nest_spawner_snapshot_sweep(struct nest_spawner *spawner);

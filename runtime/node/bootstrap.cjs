@@ -4,8 +4,10 @@
 // The Node side of a worker: speaks docs/worker-protocol.md on the channel, and runs the handler.
 //
 //   HELLO -> (INIT) -> load the handler -> READY -> requests -> (DRAIN) -> exit 0
-//                                          ^      -> (CHECKPOINT) -> CHECKPOINT, frozen
-//                                          +------------- (RESTORED), in each clone
+//         ^                                ^      -> (CHECKPOINT) -> CHECKPOINT, frozen
+//         |                                +------------- (RESTORED), in each clone
+//         | -> (CHECKPOINT) -> CHECKPOINT, frozen: the runtime without a function
+//         +---------------------- (RESTORED), in each clone
 
 const fs = require('node:fs');
 const frames = require('./channel.cjs');
@@ -20,6 +22,7 @@ const EXIT_FLUSH_MS = 1000;
 const channel = new frames.Channel(Number(process.env.NESTLET_CHANNEL_FD ?? 3));
 const streams = new Map();
 let begun = false;
+let begunAt = 0;
 let ready = false;
 let draining = false;
 // It has come to rest, and is to be frozen.
@@ -29,8 +32,8 @@ let events = null;
 let web = null;
 
 function onInit(flags, id, buffer, start, end) {
-	if (id !== 0 || begun) {
-		channel.fail('a second INIT came');
+	if (id !== 0 || begun || resting) {
+		channel.fail('an INIT came that can\'t be');
 		return;
 	}
 	begun = true;
@@ -41,7 +44,7 @@ function onInit(flags, id, buffer, start, end) {
 async function load(init) {
 	const codeDir = init.codeDir ?? process.env.NESTLET_FUNCTION_DIR ?? '/function';
 	setEnvironment(init, codeDir);
-	if (init.snapshot) snapshot.prepare();
+	if (init.snapshot && !snapshot.isPrepared()) snapshot.prepare();
 	log.track(init.concurrency > 1);
 	process.chdir(codeDir);
 	events = require('./event.cjs');
@@ -58,7 +61,7 @@ async function load(init) {
 		throw new Error(`the Node runtime has no interface '${init.interface}': it knows event and http`);
 	}
 	ready = true;
-	channel.json(frames.READY, 0, { initMs: Math.round(performance.now() * 10) / 10 });
+	channel.json(frames.READY, 0, { initMs: Math.round((performance.now() - begunAt) * 10) / 10 });
 }
 
 // What functions written for AWS look for. What the function's own configuration sets stays.
@@ -157,12 +160,28 @@ function onDrain() {
 function onCheckpoint(flags, id, buffer, start, end) {
 	const told = parse('CHECKPOINT', buffer, start, end);
 	if (told === undefined) return;
+	if (id === 0 && !begun && !resting) {
+		restBare(told);
+		return;
+	}
 	if (id !== 0 || !ready || draining || resting || streams.size > 0 || !snapshot.isPrepared()) {
 		channel.fail(`a CHECKPOINT came that can't be: ${streams.size} requests are open`);
 		return;
 	}
 	resting = true;
-	snapshot.rest(told.hookTimeoutMs, web !== null).then(() => {
+	snapshot.rest(told.hookTimeoutMs, web !== null, begunAt > 0).then(() => {
+		log.finish();
+		channel.json(frames.CHECKPOINT, 0, {});
+	}).catch(initFailed);
+}
+
+// The runtime alone is to be frozen, for any function: what handlers need is loaded now.
+function restBare(told) {
+	resting = true;
+	snapshot.rememberEnvironment();
+	snapshot.prepare();
+	for (const part of ['./context.cjs', './handler.cjs', './event.cjs', './http.cjs']) require(part);
+	snapshot.rest(told.hookTimeoutMs, false, false).then(() => {
 		log.finish();
 		channel.json(frames.CHECKPOINT, 0, {});
 	}).catch(initFailed);
@@ -176,6 +195,13 @@ function onRestored(flags, id, buffer, start, end) {
 		return;
 	}
 	const began = performance.now();
+	if (!begun) {
+		// Without a function there are no hooks: INIT follows.
+		snapshot.become(told);
+		begunAt = began;
+		resting = false;
+		return;
+	}
 	snapshot.wake(told).then(() => {
 		resting = false;
 		channel.json(frames.READY, 0, { initMs: Math.round((performance.now() - began) * 10) / 10 });

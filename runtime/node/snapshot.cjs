@@ -87,15 +87,16 @@ function adopt(exported) {
 	}
 }
 
-// Resolves when the process may be frozen.
-async function rest(limitMs, serves) {
+// Resolves when the process may be frozen. A clone of the runtime shares its memory with others as
+// long as it is not written to: only what is young is collected in it.
+async function rest(limitMs, serves, cloned) {
 	await within(limitMs, 'beforeSnapshot', [...before].reverse());
 	closeIdle();
 	reseed ??= require(path.join(__dirname, 'reseed.node'));
 	findIntsAhead();
 	for (let i = 0; i < WARM_ROUNDS; i++) rehearse();
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
-	collect();
+	collect(cloned ? 'minor' : 'major');
 	// The sweep that follows a collection, bit by bit as memory is asked for, is done now, too.
 	rehearse();
 }
@@ -106,7 +107,7 @@ async function wake(told) {
 	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
 }
 
-// One of its own.
+// One of its own, as far as the runtime goes.
 function become(told) {
 	reseed(Buffer.from(told.entropy, 'hex'));
 	randomFillSync(seed);
@@ -192,13 +193,13 @@ function setTimeOrigin() {
 	});
 }
 
-function collect() {
+function collect(type) {
 	const v8 = require('node:v8');
 
 	v8.setFlagsFromString('--expose-gc');
 	const gc = require('node:vm').runInNewContext('gc');
 	v8.setFlagsFromString('--no-expose-gc');
-	gc();
+	gc({ type });
 }
 
 // Whether prepare() was called: only such a worker may be frozen.
@@ -206,4 +207,6 @@ function isPrepared() {
 	return randomUUID !== undefined;
 }
 
-module.exports = { installGlobals, prepare, isPrepared, rememberEnvironment, adopt, rest, wake };
+module.exports = {
+	installGlobals, prepare, isPrepared, rememberEnvironment, adopt, rest, become, wake,
+};

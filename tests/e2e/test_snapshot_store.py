@@ -46,9 +46,10 @@ class Store:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/snapshots"
 
-    def only(self):
-        assert len(self.files) == 1, list(self.files)
-        return next(iter(self.files))
+    def the(self, which):
+        """The path of the runtime's snapshot, which is made first, or of the function's."""
+        assert len(self.files) == 2, list(self.files)
+        return list(self.files)[0 if which == "runtime" else 1]
 
     def close(self):
         self.server.shutdown()
@@ -88,7 +89,7 @@ def publish(hosts, store, name="shared"):
     host = hosts()
     deploy(host, "nodejs", name, SOURCE)
     await_snapshot(host, name)
-    wait_for(lambda: store.files, "the snapshot is published")
+    wait_for(lambda: len(store.files) == 2, "the snapshots are published")
     return host
 
 
@@ -98,20 +99,19 @@ def test_a_snapshot_of_one_host_starts_workers_of_another(hosts, store):
     second = hosts()
     deploy(second, "nodejs", "shared", SOURCE)
     state = await_snapshot(second, "shared")
-    assert state["key"] == snapshot_of(first, "shared")["key"] and state["key"] in store.only()
+    assert state["key"] == snapshot_of(first, "shared")["key"] and state["key"] in store.the("function")
     # it was frozen after its init, which ran only once
     assert cold(second, "shared") == born and restores(second, "shared") == 1
     assert "another host's snapshot" in second.log() and "publish snapshot" not in second.log()
     metrics = second.metrics()
-    assert metrics['nestlet_snapshots_exchanged_total{way="fetched"}'] == 1
+    assert metrics['nestlet_snapshots_exchanged_total{way="fetched"}'] == 2
     assert metrics['nestlet_snapshots_exchanged_total{way="published"}'] == 0
     trees = second.admin("GET", "/v1/cache").json()["trees"]
     assert len(trees) == 1 and trees[0]["inUse"]  # the code; the snapshot is in its own store alone
 
 
-def alter(store):
+def alter(store, path):
     """Another archive under the same name: one byte of a process's memory is not what it was."""
-    path = store.only()
     tar = bytearray(subprocess.run(["zstd", "-dc"], input=store.files[path], check=True,
                                    capture_output=True).stdout)
     tar[-3000] ^= 1
@@ -119,25 +119,40 @@ def alter(store):
                                        capture_output=True).stdout
 
 
-def truncate(store):
-    store.files[store.only()] = store.files[store.only()][:-100]
+def truncate(store, path):
+    store.files[path] = store.files[path][:-100]
 
 
-def garbage(store):
-    store.files[store.only()] = b"not an archive" * 1000
+def garbage(store, path):
+    store.files[path] = b"not an archive" * 1000
+
+
+def fetched(host):
+    return host.metrics()['nestlet_snapshots_exchanged_total{way="fetched"}']
 
 
 @pytest.mark.parametrize("harm", [alter, truncate, garbage])
 def test_what_was_changed_on_the_server_is_refused(hosts, store, harm):
     publish(hosts, store)
-    harm(store)
+    harm(store, store.the("function"))
     second = hosts()
     deploy(second, "nodejs", "shared", SOURCE)
     await_snapshot(second, "shared")
-    assert "another host's snapshot" not in second.log()
-    assert "fetch snapshot" in second.log()
+    assert "function 'shared' version '1' starts from another host's snapshot" not in second.log()
+    assert "fetch snapshot" in second.log() and fetched(second) == 1
     cold(second, "shared")
     assert restores(second, "shared") == 1  # from its own
+
+
+def test_what_was_made_upon_another_runtimes_snapshot_is_refused(hosts, store):
+    publish(hosts, store)
+    del store.files[store.the("runtime")]
+    second = hosts()
+    deploy(second, "nodejs", "shared", SOURCE)
+    await_snapshot(second, "shared")
+    assert "that it was made upon is not here" in second.log() and fetched(second) == 0
+    cold(second, "shared")
+    assert restores(second, "shared") == 1  # from its own, upon its own
 
 
 def test_a_host_with_another_secret_is_not_believed(hosts, store):
@@ -152,7 +167,7 @@ def test_another_snapshot_under_this_ones_name_is_refused(hosts, store):
     first = publish(hosts, store)
     deploy(first, "nodejs", "other", SOURCE + " // other")
     await_snapshot(first, "other")
-    wait_for(lambda: len(store.files) == 2, "both are published")
+    wait_for(lambda: len(store.files) == 3, "both are published")
     wrong = store.files[f"/snapshots/{snapshot_of(first, 'other')['key']}.tar.zst"]
     store.files[f"/snapshots/{snapshot_of(first, 'shared')['key']}.tar.zst"] = wrong
     second = hosts()

@@ -74,7 +74,7 @@ def test_each_clone_that_stood_by_is_its_own_self_and_sees_the_time_of_its_wakin
         assert stood_until - 5 <= seen[-1]["now"] <= time.time() * 1000 + 5
         assert all(t >= stood_until - 5 for t in seen[-1].get("woken", []))
         assert abs(seen[-1].get("up", seen[-1]["now"]) - seen[-1]["now"]) < 50
-    assert rungs(host, name) == {"standby": 3, "snapshot": 0, "plain": 0}
+    assert rungs(host, name) == {"standby": 3, "snapshot": 0, "runtime": 0, "plain": 0}
     for field in ("bytes", "uuid", "math"):
         assert len({str(one[field]) for one in seen}) == 3, (field, seen)
     assert all(one["secret"] == "s3" for one in seen)
@@ -156,7 +156,7 @@ def test_a_failing_hook_at_the_waking_costs_no_request(standby_host):
     await_standing(host, "badhook")
     for _ in range(3):
         assert cold(host, "badhook") == "served"
-    assert rungs(host, "badhook")["plain"] >= 2
+    assert rungs(host, "badhook")["runtime"] >= 2
 
 
 def test_they_keep_to_their_memory_and_those_used_last_stand(make_host):
@@ -197,7 +197,7 @@ def test_with_no_memory_for_them_none_stands_by(make_host):
     await_snapshot(host, "alone")
     assert cold(host, "alone") == "served"
     assert not host.workers(standby=True) or not standing(host)
-    assert rungs(host, "alone") == {"standby": 0, "snapshot": 1, "plain": 0}
+    assert rungs(host, "alone") == {"standby": 0, "snapshot": 1, "runtime": 0, "plain": 0}
 
 
 def test_they_give_their_cells_to_those_who_start(make_host):

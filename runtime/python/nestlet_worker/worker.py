@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker's life: INIT, load the handler, READY, requests, DRAIN. Or, after READY, CHECKPOINT: it
 comes to rest and is frozen, and each clone of it goes on with RESTORED, READY, requests, DRAIN.
+Before INIT a CHECKPOINT has the runtime frozen without a function, and a clone goes on with RESTORED,
+INIT.
 
 A thread of its own reads the channel, so PING and CANCEL are taken while a handler runs. The main
 thread is the handler's: it imports the code and runs the requests, or the event loop that runs
@@ -40,6 +42,7 @@ class Worker:
         self._inits = SimpleQueue()
         self._begun = False
         self._resting = False
+        self._started = _STARTED
         # The CHECKPOINT that waits for the last stream's end.
         self._checkpoint = deque(maxlen=1)
 
@@ -50,15 +53,28 @@ class Worker:
             HELLO, 0, {"protocol": PROTOCOL, "runtime": "python", "runtimeVersion": version}
         )
         threading.Thread(target=self._read, name="nestlet-channel", daemon=True).start()
-        init = self._inits.get()
+        init = self._await_init()
         _set_up(init)
         self.interface = init["interface"]
         self.scheduler = _load(self, init)
         self.scheduler.run()
 
+    def _await_init(self):
+        while True:
+            kind, told = self._inits.get()
+            if kind == INIT:
+                return told
+            if kind == CHECKPOINT:
+                _prepare()
+                self.rested()
+            else:
+                snapshot.refresh(told)
+                self._started = time.monotonic()
+                self._resting = False
+
     def is_ready(self):
         self.ready = True
-        elapsed = round((time.monotonic() - _STARTED) * 1000, 1)
+        elapsed = round((time.monotonic() - self._started) * 1000, 1)
         self.channel.send_json(READY, 0, {"initMs": elapsed})
 
     # The reader's thread.
@@ -79,7 +95,12 @@ class Worker:
             self.channel.send(PONG, 0, 0, payload)
         elif kind == INIT and number == 0 and not self._begun:
             self._begun = True
-            self._inits.put(_parse("INIT", payload))
+            self._inits.put((kind, _parse("INIT", payload)))
+        elif kind == CHECKPOINT and number == 0 and not self._begun and not self._resting:
+            self._resting = True
+            self._inits.put((kind, _parse("CHECKPOINT", payload)))
+        elif kind == RESTORED and number == 0 and not self._begun and self._resting:
+            self._inits.put((kind, _parse("RESTORED", payload)))
         elif kind == CHECKPOINT and number == 0 and self.ready and not self._resting:
             self._resting = True
             self._checkpoint.append(_parse("CHECKPOINT", payload))
@@ -360,6 +381,12 @@ def _parse(what, payload):
         return json.loads(payload)
     except ValueError as error:
         raise ProtocolError(f"{what} is not JSON: {error}") from None
+
+
+def _prepare():
+    """The runtime alone is to be frozen, for any function: what handlers need is loaded now."""
+    snapshot.remember_environment()
+    from . import bridge, event, handler, result, wsgi  # noqa: F401
 
 
 def _set_up(init):

@@ -608,7 +608,7 @@ START_TEST(test_a_damaged_parent_is_refused_with_its_child)
 	start_clone_as(&run, other_key, CHILD_UID, false);
 	cell_fixture_await(&fixture, &run.exited);
 	ck_assert_int_eq(run.cause, NEST_CELL_FAILED);
-	ck_assert_msg(run.err.code == -EBADMSG || run.err.code == -ENOENT, "%s", run.err.text);
+	ck_assert_msg(run.err.code == -ESTALE || run.err.code == -ENOENT, "%s", run.err.text);
 	if (run.wired) {
 		close(run.channel);
 		close(run.out);
