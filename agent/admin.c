@@ -42,6 +42,8 @@ static const struct nest_admin_route routes[] = {
 	{ "PUT", "/v1/functions/{name}/aliases/{part}", nest_admin_alias_set, NULL },
 	{ "DELETE", "/v1/functions/{name}/aliases/{part}", nest_admin_alias_remove, NULL },
 	{ "POST", "/v1/functions/{name}/rollback", nest_admin_alias_rollback, NULL },
+	{ "GET", "/v1/runtimes", nest_admin_runtimes_list, NULL },
+	{ "POST", "/v1/runtimes/snapshots", nest_admin_runtimes_build, NULL },
 	{ "GET", "/v1/workers", nest_admin_show_workers, NULL },
 	{ "POST", "/v1/artifacts", nest_admin_change_artifact, nest_admin_change_artifact_piece },
 	{ "GET", "/v1/cache", nest_admin_cache_list, NULL },

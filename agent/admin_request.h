@@ -9,6 +9,7 @@
 #include "agent/admin.h"
 #include "agent/http.h"
 #include "base/buf.h"
+#include "runtime/host.h"
 
 /*
  * One request to the admin API, from its head to its answer. A handler that answers later (a deploy, an upload, a
@@ -67,6 +68,9 @@ void nest_admin_request_free(struct nest_admin_request *request);
 bool nest_admin_request_query(
 	const struct nest_admin_request *request, const char *key, char *ret, size_t n);
 
+/* Adds how a snapshot stands to @object, as "snapshot". */
+void nest_admin_show_snapshot(cJSON *object, const struct nest_snapshot_stats *stats);
+
 /* Adds the "aliases" of the request's function to @object. -ENOENT: there is no such function. */
 int nest_admin_alias_describe(
 	const struct nest_admin_request *request, cJSON *object, struct nest_err *err);
@@ -84,6 +88,8 @@ void nest_admin_show_healthz(struct nest_admin_request *request);
 void nest_admin_show_readyz(struct nest_admin_request *request);
 void nest_admin_change_put(struct nest_admin_request *request);
 void nest_admin_change_delete(struct nest_admin_request *request);
+void nest_admin_runtimes_list(struct nest_admin_request *request);
+void nest_admin_runtimes_build(struct nest_admin_request *request);
 void nest_admin_change_snapshot_build(struct nest_admin_request *request);
 void nest_admin_change_snapshot_remove(struct nest_admin_request *request);
 void nest_admin_change_reload(struct nest_admin_request *request);

@@ -34,7 +34,7 @@ static double failed_total(const struct nest_target_stats *stats)
 	return n;
 }
 
-static void add_snapshot(cJSON *object, const struct nest_snapshot_stats *stats)
+void nest_admin_show_snapshot(cJSON *object, const struct nest_snapshot_stats *stats)
 {
 	cJSON *snapshot = cJSON_AddObjectToObject(object, "snapshot");
 
@@ -69,7 +69,7 @@ static cJSON *target_json(const struct nest_target_stats *stats)
 	cJSON_AddNumberToObject(object, "failedTotal", failed);
 	cJSON_AddNumberToObject(object, "coldStartsTotal", (double)stats->cold_starts_total);
 	if (stats->snapshot.state)
-		add_snapshot(object, &stats->snapshot);
+		nest_admin_show_snapshot(object, &stats->snapshot);
 	if (stats->last_failure[0])
 		cJSON_AddStringToObject(object, "lastFailure", stats->last_failure);
 	cJSON_AddStringToObject(object, "breaker", stats->breaker);

@@ -27,49 +27,20 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "sandbox/criu_image.h"
+#include "sandbox/image_area.h"
 #include "sandbox/wire.h"
 
-/*
- * A larger area is a reservation, of which little is in use: it would make a memory file that the file
- * system may refuse. Its pages are copied.
- */
-#define AREA_MAX (4ull << 30)
 #define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
-#define PAGE 4096u
-/* Of an area of its parent's memory one page in so many must be written for it to get a copy of its own. */
-#define DENSE 16u
+#define PAGE NEST_IMAGE_PAGE
 
-/* Status bits of an area. */
-#define AREA_REGULAR (1u << 0)
-#define AREA_FILE_PRIVATE (1u << 6)
-#define AREA_ANON_PRIVATE (1u << 9)
-#define AREA_HEAP (1u << 5)
-
-#define RUN_PRESENT (1u << 2)
-
-enum {
-	MM_VMAS = 14
-};
-enum {
-	VMA_START = 1,
-	VMA_END,
-	VMA_PGOFF,
-	VMA_SHMID,
-	VMA_PROT,
-	VMA_FLAGS,
-	VMA_STATUS,
-	VMA_FD,
-	VMA_MADV,
-	VMA_FDFLAGS,
-};
 enum {
 	HEAD_PAGES_ID = 1
 };
+/* CRIU reads the number of pages in either of two fields. */
 enum {
 	RUN_VADDR = 1,
 	RUN_COMPAT_NR,
-	RUN_IN_PARENT,
-	RUN_FLAGS,
+	RUN_FLAGS = 4,
 	RUN_NR
 };
 enum {
@@ -97,14 +68,6 @@ enum {
 	TYPE_REG = 1
 };
 
-struct area {
-	uint64_t start, end;
-	uint64_t pgoff, shmid, prot, flags, status, madv;
-	uint64_t present; /* pages that the image has of it */
-	bool taken;
-	uint64_t offset; /* in the memory file */
-};
-
 struct rewrite {
 	int dir;
 	const char *path;
@@ -115,8 +78,7 @@ struct rewrite {
 	int parent;
 	bool used;
 	/* of the process at hand */
-	struct area *areas;
-	size_t nareas, room;
+	struct nest_image_areas areas;
 };
 
 static int replace_image(
@@ -129,220 +91,7 @@ static int replace_image(
 	return nest_fd_write_all(fd, nest_buf_bytes(bytes), bytes->len, err);
 }
 
-/* ---- areas ---- */
-
-static int read_area(struct nest_wire in, struct area *ret)
-{
-	struct nest_wire_field field;
-	int r;
-
-	*ret = (struct area){ .start = 0 };
-	while ((r = nest_wire_next(&in, &field)) > 0) {
-		if (field.type != NEST_WIRE_VARINT)
-			continue;
-		switch (field.number) {
-		case VMA_START:
-			ret->start = field.value;
-			break;
-		case VMA_END:
-			ret->end = field.value;
-			break;
-		case VMA_PGOFF:
-			ret->pgoff = field.value;
-			break;
-		case VMA_SHMID:
-			ret->shmid = field.value;
-			break;
-		case VMA_PROT:
-			ret->prot = field.value;
-			break;
-		case VMA_FLAGS:
-			ret->flags = field.value;
-			break;
-		case VMA_STATUS:
-			ret->status = field.value;
-			break;
-		case VMA_MADV:
-			ret->madv = field.value;
-			break;
-		default:
-			break;
-		}
-	}
-	if (r == 0 && (ret->start >= ret->end || ret->start % PAGE || ret->end % PAGE))
-		return -EBADMSG;
-	return r;
-}
-
-/* Of its parent's memory: so few pages as are written otherwise are cheaper copied than a file's size. */
-static bool is_parents(const struct rewrite *rewrite, const struct area *area)
-{
-	return rewrite->parent >= 0 && area->shmid == rewrite->parent_id &&
-	       area->present * PAGE >= (area->end - area->start) / DENSE;
-}
-
-/*
- * Plain private memory, and nothing that the kernel treats apart: no stack, which grows;
- * no huge or locked pages; nothing that is wiped at a fork, which files aren't. Of a file's mapping
- * only where no page need be looked for in the file, or the file is the parent's memory.
- */
-static bool may_take(const struct rewrite *rewrite, const struct area *area)
-{
-	uint64_t status = area->status & ~(uint64_t)AREA_HEAP;
-
-	if (area->end <= area->start || area->end - area->start > AREA_MAX)
-		return false;
-	if ((area->flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED)) ||
-		(area->madv & (1u << MADV_WIPEONFORK)))
-		return false;
-	if (status == (AREA_REGULAR | AREA_FILE_PRIVATE))
-		return area->present * PAGE == area->end - area->start || is_parents(rewrite, area);
-	return status == (AREA_REGULAR | AREA_ANON_PRIVATE);
-}
-
-static int read_areas(struct rewrite *rewrite, struct nest_wire mm)
-{
-	struct nest_wire_field field;
-	int r;
-
-	rewrite->nareas = 0;
-	while ((r = nest_wire_next(&mm, &field)) > 0) {
-		struct area *area;
-
-		if (field.number != MM_VMAS || field.type != NEST_WIRE_BYTES)
-			continue;
-		if (rewrite->nareas == rewrite->room) {
-			size_t room = rewrite->room ? 2 * rewrite->room : 256;
-			struct area *more = reallocarray(rewrite->areas, room, sizeof(*more));
-
-			if (!more)
-				return -ENOMEM;
-			rewrite->areas = more;
-			rewrite->room = room;
-		}
-		area = &rewrite->areas[rewrite->nareas];
-		r = read_area(field.in, area);
-		if (r < 0)
-			return r;
-		/* CRIU lists them by address, and the search below relies on it */
-		if (rewrite->nareas > 0 && area[-1].end > area->start)
-			return -EBADMSG;
-		rewrite->nareas++;
-	}
-	return r;
-}
-
-static struct area *find_area(struct rewrite *rewrite, uint64_t at)
-{
-	size_t low = 0, high = rewrite->nareas;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (rewrite->areas[middle].end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == rewrite->nareas || rewrite->areas[low].start > at)
-		return NULL;
-	return &rewrite->areas[low];
-}
-
-/* Copies the areas' message with those that were taken over changed. */
-static int put_area(struct nest_buf *out, const struct area *area, struct nest_wire in, uint32_t id)
-{
-	struct nest_buf vma = NEST_BUF_INIT;
-	struct nest_wire_field field;
-	int r;
-
-	while ((r = nest_wire_next(&in, &field)) > 0) {
-		switch (field.number) {
-		case VMA_PGOFF:
-			r = nest_wire_put_varint(&vma, VMA_PGOFF, area->offset);
-			break;
-		case VMA_SHMID:
-			r = nest_wire_put_varint(&vma, VMA_SHMID, id);
-			break;
-		case VMA_FLAGS:
-			r = nest_wire_put_varint(
-				&vma, VMA_FLAGS, area->flags & ~(uint64_t)MAP_ANONYMOUS);
-			break;
-		case VMA_STATUS:
-			r = nest_wire_put_varint(&vma, VMA_STATUS,
-				(area->status & ~(uint64_t)AREA_ANON_PRIVATE) | AREA_FILE_PRIVATE);
-			break;
-		case VMA_FDFLAGS:
-			continue;
-		default:
-			r = nest_wire_put_raw(&vma, &field.raw);
-		}
-		if (r < 0)
-			break;
-	}
-	if (r == 0)
-		r = nest_wire_put_varint(&vma, VMA_FDFLAGS, O_RDONLY);
-	if (r == 0)
-		r = nest_wire_put_bytes(out, MM_VMAS, nest_buf_bytes(&vma), vma.len);
-	nest_buf_done(&vma);
-	return r;
-}
-
-static int put_mm(struct rewrite *rewrite, struct nest_buf *out, struct nest_wire mm)
-{
-	struct nest_buf entry = NEST_BUF_INIT;
-	struct nest_wire_field field;
-	size_t n = 0;
-	int r;
-
-	while ((r = nest_wire_next(&mm, &field)) > 0) {
-		if (field.number == MM_VMAS && field.type == NEST_WIRE_BYTES &&
-			rewrite->areas[n++].taken)
-			r = put_area(&entry, &rewrite->areas[n - 1], field.in, rewrite->file_id);
-		else
-			r = nest_wire_put_raw(&entry, &field.raw);
-		if (r < 0)
-			break;
-	}
-	if (r == 0)
-		r = nest_criu_image_put_buf(out, &entry);
-	nest_buf_done(&entry);
-	return r;
-}
-
 /* ---- pages ---- */
-
-struct run {
-	uint64_t vaddr, pages, flags;
-	bool in_parent;
-};
-
-static int read_run(struct nest_wire in, struct run *ret)
-{
-	struct nest_wire_field field;
-	uint64_t compat = 0;
-	int r;
-
-	*ret = (struct run){ .vaddr = 0 };
-	while ((r = nest_wire_next(&in, &field)) > 0) {
-		if (field.number == RUN_VADDR)
-			ret->vaddr = field.value;
-		else if (field.number == RUN_COMPAT_NR)
-			compat = field.value;
-		else if (field.number == RUN_NR)
-			ret->pages = field.value;
-		else if (field.number == RUN_FLAGS)
-			ret->flags = field.value;
-		else if (field.number == RUN_IN_PARENT)
-			ret->in_parent = field.value;
-	}
-	if (ret->pages == 0)
-		ret->pages = compat;
-	if (r == 0 && (ret->vaddr % PAGE || ret->pages > UINT32_MAX || ret->in_parent ||
-			      ret->vaddr > UINT64_MAX - ret->pages * PAGE))
-		return -EBADMSG;
-	return r;
-}
 
 static int put_run(struct nest_buf *out, uint64_t vaddr, uint64_t pages, uint64_t flags)
 {
@@ -390,7 +139,7 @@ static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 }
 
 /* The area's pages as the parent has them: those that were written come over them. */
-static int copy_parents(const struct rewrite *rewrite, const struct area *area)
+static int copy_parents(const struct rewrite *rewrite, const struct nest_image_area *area)
 {
 	off_t from = (off_t)area->pgoff, to = (off_t)area->offset;
 	size_t left = area->end - area->start;
@@ -408,17 +157,17 @@ static int copy_parents(const struct rewrite *rewrite, const struct area *area)
 }
 
 /* Gives @area its room in the memory file when its first page is met. 1: it has some; 0: its pages stay. */
-static int take(struct rewrite *rewrite, struct area *area)
+static int take(struct rewrite *rewrite, struct nest_image_area *area)
 {
 	if (area->taken)
 		return 1;
-	if (!may_take(rewrite, area) || rewrite->size > MEMORY_MAX)
+	if (!nest_image_area_may_take(area) || rewrite->size > MEMORY_MAX)
 		return 0;
 	area->taken = true;
 	area->offset = rewrite->size;
 	rewrite->size += area->end - area->start;
 	rewrite->used = true;
-	if (is_parents(rewrite, area)) {
+	if (area->written) {
 		int r = copy_parents(rewrite, area);
 
 		return r < 0 ? r : 1;
@@ -427,14 +176,14 @@ static int take(struct rewrite *rewrite, struct area *area)
 }
 
 /* Divides the pages of one run between the memory file and what stays. */
-static int divide_run(
-	struct rewrite *rewrite, const struct run *run, int pages, int kept, struct nest_buf *out)
+static int divide_run(struct rewrite *rewrite, const struct nest_image_run *run, int pages,
+	int kept, struct nest_buf *out)
 {
 	uint64_t at = run->vaddr;
 	uint64_t end = at + run->pages * PAGE;
 
 	while (at < end) {
-		struct area *area = find_area(rewrite, at);
+		struct nest_image_area *area = nest_image_areas_find(&rewrite->areas, at);
 		uint64_t stop = area && area->end < end ? area->end : end;
 		uint64_t n;
 		int r;
@@ -462,46 +211,17 @@ static int divide_runs(struct rewrite *rewrite, struct nest_criu_image *pagemap,
 	int kept, struct nest_buf *out)
 {
 	struct nest_wire entry;
-	struct run run;
+	struct nest_image_run run;
 	int r;
 
 	while ((r = nest_criu_image_next(pagemap, &entry)) > 0) {
-		r = read_run(entry, &run);
+		r = nest_image_run_read(entry, &run);
 		if (r == 0)
-			r = run.flags & RUN_PRESENT
+			r = run.flags & NEST_IMAGE_RUN_PRESENT
 				    ? divide_run(rewrite, &run, pages, kept, out)
 				    : nest_criu_image_put(out, entry.at, entry.left);
 		if (r < 0)
 			return r;
-	}
-	return r;
-}
-
-/* Notes of each area how many of its pages the image has. */
-static int count_present(struct rewrite *rewrite, struct nest_criu_image pagemap)
-{
-	struct nest_wire entry;
-	struct run run;
-	int r;
-
-	while ((r = nest_criu_image_next(&pagemap, &entry)) > 0) {
-		uint64_t at, end;
-
-		r = read_run(entry, &run);
-		if (r < 0)
-			return r;
-		if (!(run.flags & RUN_PRESENT))
-			continue;
-		end = run.vaddr + run.pages * PAGE;
-		for (at = run.vaddr; at < end;) {
-			struct area *area = find_area(rewrite, at);
-			uint64_t stop = area && area->end < end ? area->end : end;
-
-			if (!area)
-				return -EBADMSG;
-			area->present += (stop - at) / PAGE;
-			at = stop;
-		}
 	}
 	return r;
 }
@@ -545,7 +265,7 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 	if (r == 0)
 		r = nest_criu_image_put(&out, head.at, head.left);
 	if (r == 0)
-		r = count_present(rewrite, pagemap);
+		r = nest_image_areas_survey(&rewrite->areas, pagemap, rewrite->parent_id);
 	if (r == 0)
 		r = divide_runs(rewrite, &pagemap, pages, kept, &out);
 	if (r == 0)
@@ -560,6 +280,17 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 
 /* ---- files and the whole ---- */
 
+static int put_mm(const struct rewrite *rewrite, struct nest_wire mm, struct nest_buf *out)
+{
+	struct nest_buf entry = NEST_BUF_INIT;
+	int r = nest_image_areas_put(&rewrite->areas, mm, rewrite->file_id, &entry);
+
+	if (r == 0)
+		r = nest_criu_image_put_buf(out, &entry);
+	nest_buf_done(&entry);
+	return r;
+}
+
 static int rewrite_process(struct rewrite *rewrite, const char *name, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image mm = NEST_CRIU_IMAGE_INIT;
@@ -569,14 +300,15 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 
 	if (r < 0)
 		return r;
-	if (nest_criu_image_next(&mm, &entry) <= 0 || read_areas(rewrite, entry) < 0)
+	if (nest_criu_image_next(&mm, &entry) <= 0 ||
+		nest_image_areas_read(&rewrite->areas, entry) < 0)
 		return nest_criu_image_malformed(name, err);
 	r = divide_pages(rewrite, name + strlen("mm-"), err);
 	if (r < 0)
 		return r;
 	r = nest_criu_image_begin(&out, NEST_CRIU_IMAGE_MM);
 	if (r == 0)
-		r = put_mm(rewrite, &out, entry);
+		r = put_mm(rewrite, entry, &out);
 	r = r < 0 ? nest_err_set(err, r, "rewrite image '%s'", name)
 		  : replace_image(rewrite->dir, name, &out, err);
 	nest_buf_done(&out);
@@ -615,7 +347,7 @@ static int look_at_file(struct rewrite *rewrite, struct nest_wire entry, uint64_
 			return r;
 	}
 	*top = id > *top ? id : *top;
-	if (parents && id <= UINT32_MAX)
+	if (parents && rewrite->parent >= 0 && id <= UINT32_MAX)
 		rewrite->parent_id = (uint32_t)id;
 	return r;
 }
@@ -738,6 +470,6 @@ int nest_image_rewrite_map(int images, const char *path, int parent, struct nest
 		r = rewrite_processes(&rewrite, err);
 	if (r == 0 && rewrite.used)
 		r = add_memory_file(&rewrite, err);
-	free(rewrite.areas);
+	nest_image_areas_done(&rewrite.areas);
 	return r < 0 ? nest_err_wrap(err, "map the snapshot's memory") : 0;
 }

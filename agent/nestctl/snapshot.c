@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "agent/nestctl/client.h"
 #include "agent/nestctl/command.h"
@@ -10,7 +11,12 @@
 #include "base/err.h"
 #include "base/json.h"
 
-/* nestctl snapshot: what functions have in the way of snapshots, and how to make or drop one. */
+/*
+ * nestctl snapshot: what functions and runtimes have in the way of snapshots, and how to make or drop
+ * one.
+ */
+
+#define POLL_US 50000
 
 static void say_time(double seconds, char *ret, size_t n)
 {
@@ -21,36 +27,57 @@ static void say_time(double seconds, char *ret, size_t n)
 		snprintf(ret, n, "-");
 }
 
+static void add_state(struct nest_table *table, const cJSON *s)
+{
+	char size[NEST_TERMINAL_SHORT], made[32];
+
+	say_time(nest_command_number(s, "madeAt"), made, sizeof(made));
+	nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(s, "state"));
+	nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s",
+		nest_terminal_bytes(nest_command_number(s, "bytes"), size));
+	nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s", made);
+	nest_terminal_table_add(
+		table, NEST_TERMINAL_PLAIN, "%.0f", nest_command_number(s, "restoresTotal"));
+	nest_terminal_table_add(
+		table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(s, "lastFailure"));
+}
+
+static void print_runtimes(const cJSON *runtimes)
+{
+	static const char *const headings[] = { "RUNTIME", ">MEMORY", "SNAPSHOT", ">SIZE", "MADE",
+		">RESTORES", "LAST FAILURE", NULL };
+	struct nest_table *table = nest_terminal_table_new(headings);
+	const cJSON *r;
+
+	cJSON_ArrayForEach(r, runtimes) {
+		nest_terminal_table_add(
+			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(r, "runtime"));
+		nest_terminal_table_add(
+			table, NEST_TERMINAL_PLAIN, "%.0f MiB", nest_command_number(r, "memoryMb"));
+		add_state(table, cJSON_GetObjectItemCaseSensitive(r, "snapshot"));
+	}
+	nest_terminal_table_print(table, stdout);
+}
+
 static void print_snapshots(const cJSON *functions)
 {
 	static const char *const headings[] = { "NAME", "VERSION", "SNAPSHOT", ">SIZE", "MADE",
 		">RESTORES", "LAST FAILURE", NULL };
 	struct nest_table *table = nest_terminal_table_new(headings);
-	char size[NEST_TERMINAL_SHORT], made[32];
 	const cJSON *f;
 
 	cJSON_ArrayForEach(f, functions) {
-		const cJSON *s = cJSON_GetObjectItemCaseSensitive(f, "snapshot");
-
-		say_time(nest_command_number(s, "madeAt"), made, sizeof(made));
 		nest_terminal_table_add(
 			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "name"));
 		nest_terminal_table_add(
 			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "version"));
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(s, "state"));
-		nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s",
-			nest_terminal_bytes(nest_command_number(s, "bytes"), size));
-		nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s", made);
-		nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%.0f",
-			nest_command_number(s, "restoresTotal"));
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(s, "lastFailure"));
+		add_state(table, cJSON_GetObjectItemCaseSensitive(f, "snapshot"));
 	}
 	nest_terminal_table_print(table, stdout);
 }
 
-static int show(struct nest_command_context *context, const char *path, const char *member)
+static int show(struct nest_command_context *context, const char *path, const char *member,
+	void (*print)(const cJSON *rows))
 {
 	nest_autojson cJSON *json = NULL;
 	struct nest_err err = NEST_ERR_INIT;
@@ -62,7 +89,7 @@ static int show(struct nest_command_context *context, const char *path, const ch
 	if (context->json)
 		nest_command_print_json(rows);
 	else
-		print_snapshots(rows);
+		print(rows);
 	return NEST_COMMAND_OK;
 }
 
@@ -82,6 +109,58 @@ static int change(struct nest_command_context *context, const struct nest_comman
 	return NEST_COMMAND_OK;
 }
 
+static bool is_settled(const cJSON *runtime)
+{
+	const char *state =
+		nest_command_string(cJSON_GetObjectItemCaseSensitive(runtime, "snapshot"), "state");
+
+	return strcmp(state, "stands") == 0 || strcmp(state, "paused") == 0;
+}
+
+/* Waits until each stands or could not be made: 1, or 0: one could not. */
+static int await_runtimes(struct nest_command_context *context, struct nest_err *err)
+{
+	for (;;) {
+		nest_autojson cJSON *json = NULL;
+		const cJSON *r;
+		bool over = true, good = true;
+		int rc = nest_client_call(context->client, "GET", "/v1/runtimes", NULL, &json, err);
+
+		if (rc < 0)
+			return rc;
+		cJSON_ArrayForEach(r, cJSON_GetObjectItemCaseSensitive(json, "runtimes")) {
+			const cJSON *s = cJSON_GetObjectItemCaseSensitive(r, "snapshot");
+
+			over = over && is_settled(r);
+			good = good && strcmp(nest_command_string(s, "state"), "stands") == 0;
+		}
+		if (over)
+			return good;
+		usleep(POLL_US);
+	}
+}
+
+static int build_runtimes(struct nest_command_context *context)
+{
+	nest_autojson cJSON *json = NULL;
+	struct nest_err err = NEST_ERR_INIT;
+	const cJSON *skipped;
+	int r = nest_client_call(
+		context->client, "POST", "/v1/runtimes/snapshots", NULL, &json, &err);
+
+	if (r == 0)
+		r = await_runtimes(context, &err);
+	if (r < 0)
+		return nest_command_fail("snapshot", &err);
+	cJSON_ArrayForEach(skipped, cJSON_GetObjectItemCaseSensitive(json, "skipped"))
+		fprintf(stderr, "no snapshot of runtime '%s': %s\n",
+			nest_command_string(skipped, "runtime"),
+			nest_command_string(skipped, "reason"));
+	if (show(context, "/v1/runtimes", "runtimes", print_runtimes) != NEST_COMMAND_OK)
+		return NEST_COMMAND_REFUSED;
+	return r == 1 ? NEST_COMMAND_OK : NEST_COMMAND_REFUSED;
+}
+
 int nest_command_snapshot(
 	struct nest_command_context *context, const struct nest_command_args *args)
 {
@@ -90,15 +169,21 @@ int nest_command_snapshot(
 	char path[256];
 
 	if (strcmp(verb, "list") == 0 && args->noperands == 1)
-		return show(context, "/v1/functions", "functions");
+		return show(context, "/v1/functions", "functions", print_snapshots);
+	if (strcmp(verb, "runtimes") == 0 && args->noperands == 1)
+		return show(context, "/v1/runtimes", "runtimes", print_runtimes);
+	if (strcmp(verb, "build-runtimes") == 0 && args->noperands == 1)
+		return build_runtimes(context);
 	if (args->noperands == 2 && strcmp(verb, "inspect") == 0) {
 		snprintf(path, sizeof(path), "/v1/functions/%s", args->operands[1]);
-		return show(context, path, "versions");
+		return show(context, path, "versions", print_snapshots);
 	}
 	if (args->noperands == 2 && strcmp(verb, "build") == 0)
 		return change(context, args, "POST", "a snapshot is being made of");
 	if (args->noperands == 2 && strcmp(verb, "rm") == 0)
 		return change(context, args, "DELETE", "removed the snapshot of");
-	nest_err_say(&err, -EINVAL, "give list, or one of inspect, build and rm and a function");
+	nest_err_say(&err, -EINVAL,
+		"give list, runtimes or build-runtimes, or one of inspect, build and rm and a "
+		"function");
 	return nest_command_fail("snapshot", &err);
 }

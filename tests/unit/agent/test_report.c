@@ -56,7 +56,7 @@ const char *nest_worker_state_name(enum nest_worker_state state)
 
 const char *nest_worker_rung_name(enum nest_rung rung)
 {
-	static const char *const names[] = { "standby", "snapshot", "plain" };
+	static const char *const names[] = { "standby", "snapshot", "runtime", "plain" };
 
 	return names[rung];
 }

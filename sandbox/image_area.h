@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_IMAGE_AREA_H
+#define NEST_SANDBOX_IMAGE_AREA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "sandbox/criu_image.h"
+#include "sandbox/wire.h"
+
+struct nest_buf;
+
+/* The areas of memory (vma) of one process as its images have them, and which pages there are of each. */
+
+#define NEST_IMAGE_PAGE 4096u
+
+struct nest_image_area {
+	uint64_t start, end;
+	uint64_t pgoff, shmid, prot, flags, status, madv;
+	uint64_t present; /* pages that the image has of it */
+	size_t vma;	  /* the number of its message: a part of that area, or all of it */
+	bool written;	  /* a part of the parent's memory that was written to */
+	bool taken;	  /* it is to be mapped from the new memory file */
+	uint64_t offset;  /* in that */
+};
+
+struct nest_image_areas {
+	struct nest_image_area *list; /* by address */
+	size_t n, room;
+};
+#define NEST_IMAGE_AREAS_INIT \
+	{                     \
+		.list = NULL  \
+	}
+
+/* Reads those of @mm, the entry of an mm image, into @areas, which may hold another's. -EBADMSG, -ENOMEM. */
+int nest_image_areas_read(struct nest_image_areas *areas, struct nest_wire mm);
+
+/* Frees what @areas holds. */
+void nest_image_areas_done(struct nest_image_areas *areas);
+
+/* The one that holds address @at, or NULL. */
+struct nest_image_area *nest_image_areas_find(const struct nest_image_areas *areas, uint64_t at);
+
+/*
+ * Notes of each area how many pages @pagemap, taken up behind its head, has of it. Areas that are mapped from file @parent_id
+ * (0: none), the memory of what this is made upon, are divided into what was written to and what
+ * was not. -EBADMSG, -ENOMEM.
+ */
+int nest_image_areas_survey(
+	struct nest_image_areas *areas, struct nest_criu_image pagemap, uint32_t parent_id);
+
+/* Whether a mapping of the memory file can take the place of @area. */
+bool nest_image_area_may_take(const struct nest_image_area *area);
+
+/* Appends to @out the entry @mm as @areas have become, those taken as mappings of file @file_id. */
+int nest_image_areas_put(const struct nest_image_areas *areas, struct nest_wire mm,
+	uint32_t file_id, struct nest_buf *out);
+
+/* One entry of a page map: a run of pages. */
+#define NEST_IMAGE_RUN_PRESENT (1u << 2)
+struct nest_image_run {
+	uint64_t vaddr, pages, flags;
+	bool in_parent;
+};
+
+/* Reads one. -EBADMSG: it is none, or is in an image of CRIU's own parents, which none of ours has. */
+int nest_image_run_read(struct nest_wire in, struct nest_image_run *ret);
+
+#endif
