@@ -94,7 +94,8 @@ static const struct clause personality_clauses[] = {
 
 /* Of the file types, devices (and symbolic links, which mknod does not make) have this bit. */
 #define S_IFDEVICE 0020000u
-_Static_assert((S_IFCHR & S_IFDEVICE) && (S_IFBLK & S_IFDEVICE), "a device escapes the filter");
+_Static_assert(
+	(S_IFCHR & S_IFDEVICE) != 0 && (S_IFBLK & S_IFDEVICE) != 0, "a device escapes the filter");
 _Static_assert(!((S_IFREG | S_IFIFO | S_IFSOCK) & S_IFDEVICE), "a FIFO looks like a device");
 
 static const struct clause mknod_clauses[] = {
