@@ -120,28 +120,44 @@ static int add_dir(struct nest_digest *digest, char *dir, struct nest_err *err)
 	return r;
 }
 
-/* The programs and directories that its command line names. */
-static int add_runtime(struct nest_digest *digest, const char *const *argv,
+/* The directories of /runtime that @words name behind @before. */
+static int add_named(struct nest_digest *digest, const char *const *words, const char *before,
 	const char *runtimes_dir, struct nest_err *err)
 {
 	static const char prefix[] = "/runtime/";
-	struct stat st;
+	size_t n = strlen(before);
 	int r = 0;
 
-	if (stat(argv[0], &st) == 0)
-		r = add_file(digest, argv[0], &st, err);
-	for (; *argv && r == 0; argv++) {
+	for (; *words && r == 0; words++) {
 		nest_autofree char *dir = NULL;
-		const char *name = *argv + sizeof(prefix) - 1;
+		const char *name = *words + n;
 
-		if (strncmp(*argv, prefix, sizeof(prefix) - 1) != 0)
+		if (strncmp(*words, before, n) != 0 ||
+			strncmp(name, prefix, sizeof(prefix) - 1) != 0)
 			continue;
+		name += sizeof(prefix) - 1;
 		if (asprintf(&dir, "%s/%.*s", runtimes_dir, (int)strcspn(name, "/"), name) < 0) {
 			dir = NULL;
 			return nest_err_set(err, -ENOMEM, "make a snapshot's key");
 		}
 		r = add_dir(digest, dir, err);
 	}
+	return r;
+}
+
+/* The program, and what its command line names; and what is preloaded, which no function says. */
+static int add_runtime(struct nest_digest *digest, const struct nest_worker_plan *plan,
+	const char *runtimes_dir, struct nest_err *err)
+{
+	struct stat st;
+	int r = 0;
+
+	if (stat(plan->argv[0], &st) == 0)
+		r = add_file(digest, plan->argv[0], &st, err);
+	if (r == 0)
+		r = add_named(digest, plan->argv, "", runtimes_dir, err);
+	if (r == 0)
+		r = add_named(digest, plan->envp, "LD_PRELOAD=", runtimes_dir, err);
 	return r;
 }
 
@@ -174,7 +190,7 @@ int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_d
 	if (r == 0)
 		r = add_machine(digest, err);
 	if (r == 0)
-		r = add_runtime(digest, plan->argv, runtimes_dir, err);
+		r = add_runtime(digest, plan, runtimes_dir, err);
 	if (r == 0)
 		r = add(digest, err, "%s", code_digest ? code_digest : "");
 	if (r == 0)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -20,6 +21,7 @@
 #include "runtime/function.h"
 
 #define FILE_MAX ((size_t)256 * 1024)
+#define SHIM "/runtime/preload/zeros.so"
 
 /* One manifest and what it owns. */
 struct loaded {
@@ -155,6 +157,11 @@ static const struct nest_schema_key keys[] = {
 		.fallback = "\"copied\"",
 		.unit = "",
 		.choices = "copied|mapped" },
+	{ .path = "memoryShim",
+		.type = NEST_SCHEMA_BOOL,
+		.offset = AT(memory_shim),
+		.fallback = "true",
+		.unit = "" },
 	{ .path = "snapshots",
 		.type = NEST_SCHEMA_BOOL,
 		.offset = AT(snapshots),
@@ -365,6 +372,28 @@ static int find_program(struct loaded *loaded, const char *runtimes_dir)
 	return is_program(path) ? 0 : mark_unavailable(loaded, "");
 }
 
+/*
+ * What mapped memory needs lies beside the language sides; where it is not, as in a directory of
+ * somebody's own, memory is copied, which is right for every program.
+ */
+static int find_shim(struct loaded *loaded, const char *runtimes_dir)
+{
+	struct nest_manifest *manifest = &loaded->manifest;
+	nest_autofree char *path = NULL;
+	int rc;
+
+	if (!manifest->memory || !manifest->memory_shim)
+		return 0;
+	rc = host_path(runtimes_dir, SHIM, &path);
+	if (rc < 0)
+		return rc;
+	if (access(path, R_OK) == 0)
+		manifest->preload = SHIM;
+	else
+		manifest->memory = 0;
+	return 0;
+}
+
 static int check_program(
 	const struct nest_manifest *manifest, struct nest_schema_place *place, struct nest_err *err)
 {
@@ -416,7 +445,7 @@ static int fill(struct loaded *loaded, const cJSON *object, const char *runtimes
 		return rc;
 	for (const char *const *word = loaded->interface_names; *word; word++)
 		manifest->interfaces |= 1u << interface_index(*word);
-	if (find_program(loaded, runtimes_dir) < 0)
+	if (find_program(loaded, runtimes_dir) < 0 || find_shim(loaded, runtimes_dir) < 0)
 		return nest_err_set(err, -ENOMEM, "look for '%s'", manifest->argv[0]);
 	return 0;
 }

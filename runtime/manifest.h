@@ -28,6 +28,8 @@ struct nest_manifest {
 	uint64_t memory_default_bytes;
 	uint64_t memory_min_bytes;
 	unsigned memory;	/* of its clones: 0 copied, 1 mapped */
+	bool memory_shim;	/* that mapped memory is to be like any other in every respect */
+	const char *preload;	/* the library that makes it so, as a cell sees it; NULL: none */
 	bool snapshots;		/* its workers take CHECKPOINT and RESTORED */
 	bool runtime_snapshots; /* before INIT, too */
 	const char *const
@@ -92,8 +94,9 @@ struct nest_manifest_command {
 
 /*
  * Expands the placeholders. envp is the manifest's environment, overridden by @function_env (a
- * spec's env), overridden by @host_env; both "K=V", NULL-terminated, or NULL. 0 and *@ret (caller
- * frees), or -ENOMEM. Any thread.
+ * spec's env), overridden by @host_env; both "K=V", NULL-terminated, or NULL. What the manifest
+ * preloads comes before what its own LD_PRELOAD names. 0 and *@ret (caller frees), or -ENOMEM. Any
+ * thread.
  */
 int nest_manifest_expand(const struct nest_manifest *manifest,
 	const struct nest_manifest_values *values, const char *const *function_env,

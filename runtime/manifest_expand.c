@@ -27,6 +27,7 @@ struct placeholder {
 };
 
 #define PLACEHOLDERS 5
+#define PRELOAD "LD_PRELOAD="
 
 static void put(struct layout *out, const char *bytes, size_t n)
 {
@@ -59,9 +60,8 @@ static const struct placeholder *placeholder_at(const struct placeholder *known,
 }
 
 /* Values are not expanded again: a handler named "${version}" stays that. */
-static void expand_text(struct layout *out, const struct placeholder *known, const char *text)
+static void expand_on(struct layout *out, const struct placeholder *known, const char *text)
 {
-	begin(out);
 	while (*text) {
 		const struct placeholder *hit = placeholder_at(known, text);
 
@@ -73,6 +73,12 @@ static void expand_text(struct layout *out, const struct placeholder *known, con
 		}
 	}
 	put(out, "", 1);
+}
+
+static void expand_text(struct layout *out, const struct placeholder *known, const char *text)
+{
+	begin(out);
+	expand_on(out, known, text);
 }
 
 /* Whether @list sets the variable that @pair sets. */
@@ -97,6 +103,24 @@ static void put_pairs(struct layout *out, const char *const *pairs, const char *
 	}
 }
 
+/* The manifest's own variable, with what it preloads without saying so. */
+static void put_preload(
+	struct layout *out, const struct nest_manifest *manifest, const struct placeholder *known)
+{
+	const char *own = NULL;
+
+	for (const char *const *pair = manifest->env; *pair; pair++) {
+		if (strncmp(*pair, PRELOAD, strlen(PRELOAD)) == 0)
+			own = *pair + strlen(PRELOAD);
+	}
+	begin(out);
+	put(out, PRELOAD, strlen(PRELOAD));
+	put(out, manifest->preload, strlen(manifest->preload));
+	if (own)
+		put(out, ":", 1);
+	expand_on(out, known, own ? own : "");
+}
+
 static void lay_out(struct layout *out, const struct nest_manifest *manifest,
 	const struct placeholder *known, const char *const *function_env,
 	const char *const *host_env, size_t *ret_envp)
@@ -106,9 +130,13 @@ static void lay_out(struct layout *out, const struct nest_manifest *manifest,
 	end_list(out);
 	*ret_envp = out->npointers;
 	for (const char *const *pair = manifest->env; *pair; pair++) {
-		if (!sets(function_env, *pair) && !sets(host_env, *pair))
+		bool done = manifest->preload && strncmp(*pair, PRELOAD, strlen(PRELOAD)) == 0;
+
+		if (!done && !sets(function_env, *pair) && !sets(host_env, *pair))
 			expand_text(out, known, *pair);
 	}
+	if (manifest->preload)
+		put_preload(out, manifest, known);
 	put_pairs(out, function_env, host_env);
 	put_pairs(out, host_env, NULL);
 	end_list(out);

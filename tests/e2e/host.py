@@ -169,6 +169,8 @@ class Host:
             for name in ("node", "python", "manifests"):
                 shutil.copytree(TOP / "runtime" / name, target / name)
             shutil.copy(BUILD / "runtime" / "node" / "reseed.node", target / "node")
+            (target / "preload").mkdir()
+            shutil.copy(BUILD / "runtime" / "preload" / "zeros.so", target / "preload")
             subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
         return target
 

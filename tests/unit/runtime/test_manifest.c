@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -325,6 +326,56 @@ START_TEST(a_command_is_expanded)
 }
 END_TEST
 
+/* What a worker of runtime a with these keys gets as LD_PRELOAD, or "". */
+static void check_preload(const char *keys, bool mapped, const char *preload)
+{
+	const struct nest_manifest_values values = {
+		.function = "fn", .version = "3", .handler = "h"
+	};
+	struct nest_manifest_command *command = NULL;
+	const struct nest_manifest *manifest;
+	struct nest_manifests *set;
+	const char *found = "";
+	char text[512];
+
+	snprintf(text, sizeof(text), "{'name':'a'," SHELL "%s}", keys);
+	put("manifests/a.json", text, 0644);
+	set = load(NULL);
+	manifest = nest_manifests_find(set, "a");
+	ck_assert_uint_eq(manifest->memory, mapped);
+	ck_assert_int_eq(nest_manifest_expand(manifest, &values, NULL, NULL, &command, NULL), 0);
+	for (const char *const *pair = command->envp; *pair; pair++) {
+		if (strncmp(*pair, "LD_PRELOAD=", 11) != 0)
+			continue;
+		ck_assert_str_eq(found, "");
+		found = *pair + 11;
+	}
+	ck_assert_str_eq(found, preload);
+	free(command);
+	nest_manifests_free(set);
+}
+
+START_TEST(mapped_memory_comes_with_a_library)
+{
+	static const char zeros[] = "/runtime/preload/zeros.so";
+
+	set_up();
+	/* without it memory is copied, which needs none */
+	check_preload(",'memory':'mapped'", false, "");
+	check_preload(",'memory':'mapped','memoryShim':false", true, "");
+	put("preload/zeros.so", "a library", 0644);
+	check_preload("", false, "");
+	check_preload(",'memory':'copied','memoryShim':true", false, "");
+	check_preload(",'memory':'mapped'", true, zeros);
+	check_preload(",'memory':'mapped','memoryShim':false", true, "");
+	check_preload(",'memory':'mapped','memoryShim':false,'env':{'LD_PRELOAD':'/a.so'}", true,
+		"/a.so");
+	check_preload(",'memory':'mapped','env':{'A':'b','LD_PRELOAD':'/${function}.so','C':'d'}",
+		true, "/runtime/preload/zeros.so:/fn.so");
+	tear_down();
+}
+END_TEST
+
 static int probe(const char *script, uint32_t timeout_ms, char **ret_line, struct nest_err *err)
 {
 	const char *command[] = { "/bin/sh", "-c", script, NULL };
@@ -371,5 +422,6 @@ END_TEST
 NEST_SUITE("runtime/manifest", a_manifest_is_read_whole, a_later_directory_wins,
 	one_directory_has_a_name_once, a_missing_directory_is_an_error,
 	an_error_names_file_line_and_key, a_runtime_without_its_program_is_unavailable,
-	a_spec_is_settled_with_its_runtime, a_command_is_expanded, a_probe_tells_its_first_line,
+	a_spec_is_settled_with_its_runtime, a_command_is_expanded,
+	mapped_memory_comes_with_a_library, a_probe_tells_its_first_line,
 	a_probe_that_goes_wrong_is_ended_and_named)
