@@ -10,11 +10,6 @@
 #include "base/cleanup.h"
 #include "sandbox/criu_image.h"
 
-/*
- * A larger area is a reservation, of which little is in use: it would make a memory file that the file
- * system may refuse. Its pages are copied.
- */
-#define AREA_MAX (4ull << 30)
 #define PAGE NEST_IMAGE_PAGE
 /*
  * What was written of the parent's memory becomes areas of their own, and what lies between stays
@@ -106,7 +101,7 @@ bool nest_image_area_may_take(const struct nest_image_area *area)
 {
 	uint64_t status = area->status & ~(uint64_t)AREA_HEAP;
 
-	if (area->end <= area->start || area->end - area->start > AREA_MAX)
+	if (area->end <= area->start || area->end - area->start > NEST_IMAGE_AREA_MAX)
 		return false;
 	if ((area->flags & (MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED)) ||
 		(area->madv & (1u << MADV_WIPEONFORK)))

@@ -15,6 +15,12 @@ struct nest_buf;
 
 #define NEST_IMAGE_PAGE 4096u
 
+/*
+ * A larger area is a reservation, of which little is in use: it would make a memory file that the file
+ * system may refuse. Its pages are copied.
+ */
+#define NEST_IMAGE_AREA_MAX (4ull << 30)
+
 struct nest_image_area {
 	uint64_t start, end;
 	uint64_t pgoff, shmid, prot, flags, status, madv;

@@ -31,6 +31,8 @@
 #include "sandbox/wire.h"
 
 #define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
+_Static_assert(
+	MEMORY_MAX + NEST_IMAGE_AREA_MAX < NEST_IMAGE_REWRITE_ROOM, "a size would tell nothing");
 #define PAGE NEST_IMAGE_PAGE
 
 enum {
@@ -399,7 +401,7 @@ static int put_memory_file(const struct rewrite *rewrite, struct nest_buf *out)
 	if (r == 0)
 		r = nest_wire_put_string(&reg, REG_NAME, rewrite->path);
 	if (r == 0)
-		r = nest_wire_put_varint(&reg, REG_SIZE, rewrite->size);
+		r = nest_wire_put_varint(&reg, REG_SIZE, rewrite->size + NEST_IMAGE_REWRITE_ROOM);
 	if (r == 0)
 		r = nest_wire_put_varint(&file, FILE_TYPE, TYPE_REG);
 	if (r == 0)

@@ -16,6 +16,13 @@ struct nest_err;
 #define NEST_IMAGE_REWRITE_PARENT_PATH NEST_IMAGE_REWRITE_PARENT_DIR "/" NEST_IMAGE_REWRITE_FILE
 
 /*
+ * The file has room behind its pages, which costs nothing: a clone's memory that mremap() has
+ * enlarged goes on with what follows in the file, and ends the process where nothing does. It is more
+ * than any file's pages, so that a size tells whether it is there; who publishes the file adds it.
+ */
+#define NEST_IMAGE_REWRITE_ROOM (UINT64_C(128) << 30)
+
+/*
  * Rewrites the CRIU images in directory @images so that private anonymous memory becomes private
  * mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
  * it then reads no pages, and clones share those that they don't write. Stacks and what the kernel

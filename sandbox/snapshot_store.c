@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "sandbox/image_rewrite.h"
 #include "sandbox/message.h"
 
 #define DIRECTORY "snapshots"
@@ -36,24 +37,20 @@ static void free_digest(EVP_MD_CTX **digest)
 }
 #define autodigest __attribute__((cleanup(free_digest)))
 
-static int digest_fd(int fd, uint8_t ret[32], uint64_t *ret_bytes, struct nest_err *err)
+static int digest_fd(int fd, uint64_t bytes, uint8_t ret[32], struct nest_err *err)
 {
 	autodigest EVP_MD_CTX *digest = EVP_MD_CTX_new();
 	nest_autofree char *chunk = malloc(CHUNK);
 	ssize_t n;
 
-	*ret_bytes = 0;
 	if (!digest || !chunk || EVP_DigestInit_ex(digest, EVP_sha256(), NULL) != 1)
 		return nest_err_set(err, -ENOMEM, "digest a file");
-	for (;;) {
+	for (uint64_t left = bytes; left > 0; left -= (uint64_t)n) {
 		do
-			n = read(fd, chunk, CHUNK);
+			n = read(fd, chunk, left < CHUNK ? left : CHUNK);
 		while (n < 0 && errno == EINTR);
-		if (n < 0)
-			return nest_err_set(err, -errno, "read a file");
-		if (n == 0)
-			break;
-		*ret_bytes += (uint64_t)n;
+		if (n <= 0)
+			return nest_err_set(err, n < 0 ? -errno : -EBADMSG, "read a file");
 		if (EVP_DigestUpdate(digest, chunk, (size_t)n) != 1)
 			return nest_err_set(err, -ENOMEM, "digest a file");
 	}
@@ -62,21 +59,48 @@ static int digest_fd(int fd, uint8_t ret[32], uint64_t *ret_bytes, struct nest_e
 		       : nest_err_set(err, -ENOMEM, "digest a file");
 }
 
-static int digest_file(int dir, const char *name, bool sync, struct nest_snapshot_store_row *ret,
-	struct nest_err *err)
+/* The size of what file @name holds: room behind the pages of memory is none of it. */
+static int open_file(int dir, const char *name, int *ret, uint64_t *ret_bytes, struct nest_err *err)
 {
 	nest_autoclose int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
-	int r;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return nest_err_set(err, -errno, "open '%s'", name);
 	if (!S_ISREG(st.st_mode))
 		return nest_err_say(err, -EBADMSG, "'%s' is no file", name);
-	r = digest_fd(fd, ret->sha256, &ret->bytes, err);
-	if (r == 0 && sync && fsync(fd) < 0)
+	*ret_bytes = (uint64_t)st.st_size;
+	if (*ret_bytes >= NEST_IMAGE_REWRITE_ROOM && strcmp(name, NEST_IMAGE_REWRITE_FILE) == 0)
+		*ret_bytes -= NEST_IMAGE_REWRITE_ROOM;
+	*ret = nest_take_fd(fd);
+	return 0;
+}
+
+/* Digests file @ret->name of a draft, and has it on disk. */
+static int note_file(int dir, struct nest_snapshot_store_row *ret, struct nest_err *err)
+{
+	nest_autoclose int fd = -1;
+	int r = open_file(dir, ret->name, &fd, &ret->bytes, err);
+
+	if (r == 0)
+		r = digest_fd(fd, ret->bytes, ret->sha256, err);
+	if (r == 0 && fsync(fd) < 0)
 		r = nest_err_set(err, -errno, "sync");
-	return r < 0 ? nest_err_wrap(err, "'%s'", name) : 0;
+	return r < 0 ? nest_err_wrap(err, "'%s'", ret->name) : 0;
+}
+
+static int check_file(int dir, const struct nest_snapshot_store_row *row, struct nest_err *err)
+{
+	nest_autoclose int fd = -1;
+	uint64_t bytes = 0;
+	uint8_t sum[32];
+	int r = open_file(dir, row->name, &fd, &bytes, err);
+
+	if (r == 0 && bytes == row->bytes)
+		r = digest_fd(fd, bytes, sum, err);
+	if (r == 0 && (bytes != row->bytes || memcmp(sum, row->sha256, sizeof(sum)) != 0))
+		r = nest_err_say(err, -EBADMSG, "'%s' was changed", row->name);
+	return r;
 }
 
 /* Of the whole table of contents, its own digest taken as zeros. */
@@ -152,7 +176,7 @@ static int gather(
 			return nest_err_say(err, -EFBIG, "the snapshot has more than %d files",
 				NEST_SNAPSHOT_STORE_FILES_MAX);
 		strcpy(rows[n].name, entry->d_name);
-		r = digest_file(dir, rows[n].name, true, &rows[n], err);
+		r = note_file(dir, &rows[n], err);
 		if (r < 0)
 			return r;
 		n++;
@@ -196,13 +220,8 @@ int nest_snapshot_store_verify(int dir, struct nest_err *err)
 	int r = nest_snapshot_store_contents(dir, &contents, &rows, err);
 
 	for (uint32_t i = 0; r == 0 && i < contents.nrows; i++) {
-		struct nest_snapshot_store_row now = { .bytes = 0 };
-
 		rows[i].name[sizeof(rows[i].name) - 1] = '\0';
-		r = digest_file(dir, rows[i].name, false, &now, err);
-		if (r == 0 && (now.bytes != rows[i].bytes ||
-				      memcmp(now.sha256, rows[i].sha256, sizeof(now.sha256)) != 0))
-			r = nest_err_say(err, -EBADMSG, "'%s' was changed", rows[i].name);
+		r = check_file(dir, &rows[i], err);
 	}
 	/* whatever is wrong with it, it is no snapshot */
 	if (r < 0 && err)
@@ -501,9 +520,30 @@ void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const cha
 	nest_file_remove_tree(store->dir, name, NULL);
 }
 
+/* See NEST_IMAGE_REWRITE_ROOM: neither digests nor packs know of it, for it holds nothing. */
+static int add_room(const struct nest_snapshot_store *store, const char *name, struct nest_err *err)
+{
+	char path[64];
+	nest_autoclose int fd = -1;
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%.31s/%s", name, NEST_IMAGE_REWRITE_FILE);
+	fd = openat(store->dir, path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return 0; /* its memory is copied */
+	if (fd < 0 || fstat(fd, &st) < 0 ||
+		ftruncate(fd, st.st_size + (off_t)NEST_IMAGE_REWRITE_ROOM) < 0 || fsync(fd) < 0)
+		return nest_err_set(err, -errno, "make room in the memory file");
+	return 0;
+}
+
 int nest_snapshot_store_publish(const struct nest_snapshot_store *store, const char *name,
 	const char *key, struct nest_err *err)
 {
+	int r = add_room(store, name, err);
+
+	if (r < 0)
+		return r;
 	if (renameat2(store->dir, name, store->dir, key, RENAME_EXCHANGE) == 0)
 		nest_file_remove_tree(store->dir, name, NULL);
 	else if (errno != ENOENT || renameat(store->dir, name, store->dir, key) < 0)
