@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sandbox/image_area.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "sandbox/criu_image.h"
+#include "sandbox/image_rewrite.h"
+#include "tests/unit/sandbox/images.h"
+#include "tests/unit/suite.h"
+
+#define PARENT_ID 5
+#define PARENT_PAGES 128
+#define PARENT_NUMBER 0x7000 /* of its first page */
+#define PARENT_PATH "/parent-snapshot/memory"
+
+/* Adds to files.img a file of that path. */
+static void name_parent(const char *path)
+{
+	struct nest_buf out = NEST_BUF_INIT;
+	struct nest_buf entry = NEST_BUF_INIT;
+	struct nest_buf reg = NEST_BUF_INIT;
+	int fd = openat(images_fd, "files.img", O_WRONLY | O_APPEND | O_CLOEXEC);
+
+	images_put(&reg, 1, PARENT_ID);
+	ck_assert_int_eq(nest_wire_put_bytes(&reg, 6, path, strlen(path)), 0);
+	images_put(&entry, 1, 1);
+	images_put(&entry, 2, PARENT_ID);
+	ck_assert_int_eq(nest_wire_put_bytes(&entry, 3, nest_buf_bytes(&reg), reg.len), 0);
+	images_put_entry(&out, &entry);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write(fd, nest_buf_bytes(&out), out.len), (ssize_t)out.len);
+	close(fd);
+	nest_buf_done(&out);
+	nest_buf_done(&reg);
+}
+
+static int open_parent(void)
+{
+	int fd = openat(images_fd, "../parent", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	unlinkat(images_fd, "../parent", 0);
+	for (uint64_t i = 0; i < PARENT_PAGES; i++) {
+		uint64_t words[IMAGES_PAGE / sizeof(uint64_t)];
+
+		images_fill_page(words, PARENT_NUMBER + i);
+		ck_assert_int_eq(write(fd, words, IMAGES_PAGE), IMAGES_PAGE);
+	}
+	return fd;
+}
+
+static const struct images_area upon = { .first = 0x100,
+	.pages = 100,
+	.flags = MAP_PRIVATE,
+	.status = IMAGES_STATUS_REGULAR | IMAGES_STATUS_FILE_PRIVATE,
+	.pgoff = 10 * IMAGES_PAGE,
+	.shmid = PARENT_ID };
+
+static void check_part(const struct images_area *is, uint64_t first, uint64_t pages, uint64_t pgoff)
+{
+	struct images_area want = upon;
+
+	want.first = first;
+	want.pages = pages;
+	want.pgoff = pgoff * IMAGES_PAGE;
+	images_check_left(&want, is);
+}
+
+START_TEST(of_the_parents_memory_what_was_written_is_divided_off)
+{
+	/* two near each other, two pages that don't pay, and the last ones */
+	const struct images_run runs[] = { IMAGES_RUN(0x110, 8, IMAGES_PRESENT),
+		IMAGES_RUN(0x11a, 2, IMAGES_PRESENT), IMAGES_RUN(0x140, 2, IMAGES_PRESENT),
+		IMAGES_RUN(0x160, 4, IMAGES_PRESENT) };
+	struct nest_err err = NEST_ERR_INIT;
+	struct images_area part = upon;
+	struct images_area after[6];
+	struct images_run left[2];
+	int parent = open_parent();
+	uint64_t id, size;
+
+	images_write_process(&upon, 1, runs, 4);
+	name_parent(PARENT_PATH);
+	ck_assert_msg(nest_image_rewrite_map(images_fd, IMAGES_PATH, parent, &err) == 0, "%s",
+		nest_err_text(&err));
+	id = images_read_memory_file(&size);
+	ck_assert_uint_eq(size, 16 * IMAGES_PAGE + NEST_IMAGE_REWRITE_ROOM);
+	ck_assert_uint_eq(images_read_mm(1001, after, 6), 4);
+	check_part(&after[0], 0x100, 0x10, 10);
+	part.first = 0x110;
+	part.pages = 12;
+	images_check_taken(&part, &after[1], 0, id);
+	check_part(&after[2], 0x11c, 0x44, 10 + 0x1c);
+	part.first = 0x160;
+	part.pages = 4;
+	images_check_taken(&part, &after[3], 12 * IMAGES_PAGE, id);
+	ck_assert_uint_eq(images_read_runs(1001, left, 2), 1);
+	images_check_run(&left[0], 0x140, 2, IMAGES_PRESENT);
+	images_check_page("memory", 0, 0x110);
+	images_check_page("memory", 7 * IMAGES_PAGE, 0x117);
+	/* what lies between is the parent's */
+	images_check_page("memory", 8 * IMAGES_PAGE, PARENT_NUMBER + 10 + 0x18);
+	images_check_page("memory", 9 * IMAGES_PAGE, PARENT_NUMBER + 10 + 0x19);
+	images_check_page("memory", 10 * IMAGES_PAGE, 0x11a);
+	images_check_page("memory", 15 * IMAGES_PAGE, 0x163);
+	close(parent);
+}
+END_TEST
+
+START_TEST(the_parents_memory_is_known_by_its_path)
+{
+	const struct images_run run = IMAGES_RUN(0x110, 8, IMAGES_PRESENT);
+	struct nest_err err = NEST_ERR_INIT;
+	struct images_area after[2];
+	struct images_run left[2];
+	int parent = open_parent();
+
+	images_write_process(&upon, 1, &run, 1);
+	name_parent(PARENT_PATH "-not");
+	ck_assert_int_eq(nest_image_rewrite_map(images_fd, IMAGES_PATH, parent, &err), 0);
+	ck_assert_uint_eq(images_read_mm(1001, after, 2), 1);
+	images_check_left(&upon, &after[0]);
+	ck_assert_uint_eq(images_read_runs(1001, left, 2), 1);
+	images_check_run(&left[0], 0x110, 8, IMAGES_PRESENT);
+	close(parent);
+}
+END_TEST
+
+/* As memory has them that has grown beyond it. */
+START_TEST(behind_the_parents_pages_are_zeros)
+{
+	const struct images_run runs[] = { IMAGES_RUN(0x110, 8, IMAGES_PRESENT),
+		IMAGES_RUN(0x11a, 2, IMAGES_PRESENT) };
+	static const char zeros[2 * IMAGES_PAGE];
+	struct nest_err err = NEST_ERR_INIT;
+	char gap[2 * IMAGES_PAGE];
+	int parent = open_parent();
+	int fd;
+
+	images_write_process(&upon, 1, runs, 2);
+	name_parent(PARENT_PATH);
+	ck_assert_int_eq(ftruncate(parent, (10 + 0x18) * IMAGES_PAGE), 0);
+	ck_assert_int_eq(nest_image_rewrite_map(images_fd, IMAGES_PATH, parent, &err), 0);
+	images_check_page("memory", 7 * IMAGES_PAGE, 0x117);
+	images_check_page("memory", 10 * IMAGES_PAGE, 0x11a);
+	fd = openat(images_fd, "memory", O_RDONLY | O_CLOEXEC);
+	ck_assert_int_eq(pread(fd, gap, sizeof(gap), 8 * IMAGES_PAGE), sizeof(gap));
+	ck_assert_mem_eq(gap, zeros, sizeof(gap));
+	close(fd);
+	close(parent);
+}
+END_TEST
+
+NEST_SUITE_WITH("sandbox/image_area", images_enter, images_leave,
+	of_the_parents_memory_what_was_written_is_divided_off,
+	the_parents_memory_is_known_by_its_path, behind_the_parents_pages_are_zeros)
