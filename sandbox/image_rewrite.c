@@ -8,7 +8,9 @@
  *	files.img          every open or mapped file, by id
  *
  * The areas that are taken over get room in the memory file, as long as they are, one
- * after the other; their pages go there, and out of the page map.
+ * after the other; their pages go there, and out of the page map. Each process has an entry of its
+ * own for that file among the files: where a child maps the same file at the same place as its
+ * parent, CRIU takes it for an area that it has inherited, whatever part of the file it is.
  */
 #include "sandbox/image_rewrite.h"
 
@@ -74,12 +76,13 @@ struct rewrite {
 	int dir;
 	const char *path;
 	int memory;
-	uint64_t size; /* of the memory file */
-	uint32_t file_id;
-	uint32_t parent_id; /* of the parent's memory file, 0: no parent */
+	uint64_t size;	   /* of the memory file */
+	uint32_t first_id; /* of its entries among the files; those before @file_id are in use */
 	int parent;
-	bool used;
+	uint32_t parent_id; /* of the parent's memory file, 0: no parent */
 	/* of the process at hand */
+	uint32_t file_id;
+	bool used;
 	struct nest_image_areas areas;
 };
 
@@ -305,6 +308,7 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 	if (nest_criu_image_next(&mm, &entry) <= 0 ||
 		nest_image_areas_read(&rewrite->areas, entry) < 0)
 		return nest_criu_image_malformed(name, err);
+	rewrite->used = false;
 	r = divide_pages(rewrite, name + strlen("mm-"), err);
 	if (r < 0)
 		return r;
@@ -314,6 +318,7 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 	r = r < 0 ? nest_err_set(err, r, "rewrite image '%s'", name)
 		  : replace_image(rewrite->dir, name, &out, err);
 	nest_buf_done(&out);
+	rewrite->file_id += rewrite->used;
 	return r;
 }
 
@@ -354,7 +359,7 @@ static int look_at_file(struct rewrite *rewrite, struct nest_wire entry, uint64_
 	return r;
 }
 
-/* An id that no file has yet, and that of the parent's memory. */
+/* An id that no file has yet, nor those after it, and that of the parent's memory. */
 static int look_at_files(struct rewrite *rewrite, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image files = NEST_CRIU_IMAGE_INIT;
@@ -367,9 +372,10 @@ static int look_at_files(struct rewrite *rewrite, struct nest_err *err)
 		return r;
 	while (fields == 0 && (more = nest_criu_image_next(&files, &entry)) > 0)
 		fields = look_at_file(rewrite, entry, &top);
-	if (fields < 0 || more < 0 || top >= UINT32_MAX)
+	if (fields < 0 || more < 0 || top > UINT32_MAX / 2)
 		return nest_criu_image_malformed("files.img", err);
-	rewrite->file_id = (uint32_t)top + 1;
+	rewrite->first_id = (uint32_t)top + 1;
+	rewrite->file_id = rewrite->first_id;
 	return 0;
 }
 
@@ -386,11 +392,11 @@ static int put_owner(struct nest_buf *reg)
 	return r;
 }
 
-static int put_memory_file(const struct rewrite *rewrite, struct nest_buf *out)
+static int put_memory_file(const struct rewrite *rewrite, uint32_t id, struct nest_buf *out)
 {
 	struct nest_buf reg = NEST_BUF_INIT;
 	struct nest_buf file = NEST_BUF_INIT;
-	int r = nest_wire_put_varint(&reg, REG_ID, rewrite->file_id);
+	int r = nest_wire_put_varint(&reg, REG_ID, id);
 
 	if (r == 0)
 		r = nest_wire_put_varint(&reg, REG_FLAGS, O_RDONLY);
@@ -405,7 +411,7 @@ static int put_memory_file(const struct rewrite *rewrite, struct nest_buf *out)
 	if (r == 0)
 		r = nest_wire_put_varint(&file, FILE_TYPE, TYPE_REG);
 	if (r == 0)
-		r = nest_wire_put_varint(&file, FILE_ID, rewrite->file_id);
+		r = nest_wire_put_varint(&file, FILE_ID, id);
 	if (r == 0)
 		r = nest_wire_put_bytes(&file, FILE_REG, nest_buf_bytes(&reg), reg.len);
 	if (r == 0)
@@ -419,13 +425,14 @@ static int add_memory_file(struct rewrite *rewrite, struct nest_err *err)
 {
 	nest_autoclose int fd = openat(rewrite->dir, "files.img", O_WRONLY | O_APPEND | O_CLOEXEC);
 	struct nest_buf out = NEST_BUF_INIT;
-	int r;
+	int r = 0;
 
 	if (fd < 0)
 		return nest_err_set(err, -errno, "open 'files.img'");
 	if (ftruncate(rewrite->memory, (off_t)rewrite->size) < 0)
 		return nest_err_set(err, -errno, "size the memory file");
-	r = put_memory_file(rewrite, &out);
+	for (uint32_t id = rewrite->first_id; r == 0 && id < rewrite->file_id; id++)
+		r = put_memory_file(rewrite, id, &out);
 	r = r < 0 ? nest_err_set(err, r, "name the memory file")
 		  : nest_fd_write_all(fd, nest_buf_bytes(&out), out.len, err);
 	nest_buf_done(&out);
@@ -470,7 +477,7 @@ int nest_image_rewrite_map(int images, const char *path, int parent, struct nest
 	r = look_at_files(&rewrite, err);
 	if (r == 0)
 		r = rewrite_processes(&rewrite, err);
-	if (r == 0 && rewrite.used)
+	if (r == 0 && rewrite.size > 0)
 		r = add_memory_file(&rewrite, err);
 	nest_image_areas_done(&rewrite.areas);
 	return r < 0 ? nest_err_wrap(err, "map the snapshot's memory") : 0;

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "sandbox/descend.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/tmp_image.h"
 
@@ -22,8 +23,17 @@
 
 struct worker {
 	uid_t uid;
-	pid_t pid; /* in the cell */
+	pid_t pid;    /* in the cell */
+	pid_t parent; /* the cell's PID 1, in our view */
 };
+
+/* The number behind "\n@label:" in a process's status; 0: it isn't there. */
+static unsigned long read_number(const char *status, const char *label)
+{
+	const char *at = strstr(status, label);
+
+	return at ? strtoul(at + strlen(label), NULL, 10) : 0;
+}
 
 static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *ret,
 	uint64_t wires[NEST_CRIU_RPC_WIRES], struct nest_err *err)
@@ -39,8 +49,8 @@ static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *
 	r = nest_file_read(dump->proc, path, STATUS_MAX, &status, NULL, err);
 	if (r < 0)
 		return r;
-	at = strstr(status, "\nUid:\t");
-	ret->uid = at ? (uid_t)strtoul(at + 6, NULL, 10) : 0;
+	ret->uid = (uid_t)read_number(status, "\nUid:\t");
+	ret->parent = (pid_t)read_number(status, "\nPPid:\t");
 	at = strstr(status, "\nNSpid:\t");
 	at = at ? at + 1 : "";
 	for (at += strcspn(at, "\t\n"); *at == '\t'; at += strcspn(at + 1, "\t\n") + 1)
@@ -55,6 +65,44 @@ static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *
 		wires[i] = st.st_ino;
 	}
 	return 0;
+}
+
+struct search {
+	const struct nest_snapshot_dump *dump;
+	const struct worker *worker;
+	struct nest_err *err;
+	int r;
+};
+
+/* The dumper is a child of PID 1 too, and is root's; what has ended is being reaped. */
+static void judge_child(int proc, pid_t child, void *arg)
+{
+	struct search *search = arg;
+	nest_autofree char *status = NULL;
+	char path[64];
+	const char *name;
+
+	snprintf(path, sizeof(path), "%d/status", child);
+	if (search->r < 0 || child == search->dump->worker ||
+		nest_file_read(proc, path, STATUS_MAX, &status, NULL, NULL) < 0 ||
+		read_number(status, "\nUid:\t") != search->worker->uid ||
+		strstr(status, "\nState:\tZ"))
+		return;
+	name = strncmp(status, "Name:\t", 6) == 0 ? status + 6 : "";
+	search->r = nest_err_say(search->err, -EBUSY,
+		"process '%.*s' runs in the background, no longer a child of the worker's: clones "
+		"would be without it",
+		(int)strcspn(name, "\n"), name);
+}
+
+/* CRIU dumps the worker and all below it. What has left that tree would be missing in clones. */
+static int refuse_orphans(
+	const struct nest_snapshot_dump *dump, const struct worker *worker, struct nest_err *err)
+{
+	struct search search = { .dump = dump, .worker = worker, .err = err };
+
+	nest_descend_children(dump->proc, worker->parent, judge_child, &search);
+	return search.r;
 }
 
 static void name_cause(int draft, struct nest_err *err)
@@ -101,6 +149,8 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	struct worker worker = { .uid = 0 };
 	int r = look_at_worker(dump, &worker, ret->wires, err);
 
+	if (r == 0)
+		r = refuse_orphans(dump, &worker, err);
 	if (r < 0)
 		return r;
 	/* safe: a cell's mounts show less than ours, and only its PID 1 has a say in them */

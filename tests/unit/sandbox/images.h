@@ -102,7 +102,7 @@ void images_check_page(const char *name, uint64_t at, uint64_t number);
 /* Bytes of file @name. */
 uint64_t images_size_of(const char *name);
 
-/* What files.img says of the memory file: its id, and that it is where clones see it. */
+/* What files.img says of the memory file: its last id, and that it is where clones see it. */
 uint64_t images_read_memory_file(uint64_t *ret_size);
 
 /* @is must be what @was has become in the memory file, number @id, at @offset. */
