@@ -21,6 +21,8 @@
 #define GHOST_LIMIT (64u << 20) /* bytes of a deleted file that is still open */
 #define FIRST_FREE_FD (NEST_CRIU_RPC_WIRE_FD + NEST_CRIU_RPC_WIRES)
 #define LIFTED_FD 16
+/* Of SO_PASSCRED, which Linux 6.16 took from sockets that can't pass any. */
+#define NO_INET "sockets: Can't get 1:16 opt: "
 
 /* Numbers of CRIU's images/rpc.proto; they are part of its interface. */
 enum {
@@ -220,7 +222,12 @@ void nest_criu_rpc_name_cause(const char *log, struct nest_err *err)
 		at = text + n;
 		if (strncmp(text, "rlimit: ", 8) == 0 || strncmp(text, "tun: ", 5) == 0)
 			continue;
-		nest_err_say(err, err->code, "%.*s", (int)n, text);
+		if (strncmp(text, NO_INET, strlen(NO_INET)) == 0)
+			nest_err_say(err, err->code,
+				"an internet socket is open that is no connection: CRIU before 4.2 "
+				"can't freeze one on Linux 6.16 and later");
+		else
+			nest_err_say(err, err->code, "%.*s", (int)n, text);
 		return;
 	}
 }

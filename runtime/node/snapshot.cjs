@@ -9,6 +9,7 @@
 // and V8's Math.random, which nothing can reseed, so that a worker that will be frozen gets another
 // one before any code of the function can keep a reference to it.
 
+const { readdirSync, readlinkSync } = require('node:fs');
 const path = require('node:path');
 
 // Kept before user code can patch them, as tools for tests with a false clock do.
@@ -31,6 +32,7 @@ const afterwards = [];
 let born = {};
 let reseed = null;
 let intsAhead = null;
+let connections = null;
 // node:crypto's, from prepare() on: a worker that is never frozen does not pay for loading it.
 let randomBytes;
 let randomInt;
@@ -99,11 +101,13 @@ async function rest(limitMs, serves, cloned) {
 	collect(cloned ? 'minor' : 'major');
 	// The sweep that follows a collection, bit by bit as memory is asked for, is done now, too.
 	rehearse();
+	parkConnections();
 }
 
 // Resolves when requests may come.
 async function wake(told) {
 	become(told);
+	connections?.announce();
 	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
 }
 
@@ -151,6 +155,21 @@ function closeIdle() {
 			for (const socket of [...sockets]) socket.destroy();
 		}
 	}
+}
+
+// The last thing before the freeze: nothing of the function runs from here on. Only a worker that has
+// sockets besides its channel pays for the module.
+function parkConnections() {
+	const sockets = readdirSync('/proc/self/fd').filter((fd) => {
+		try {
+			return readlinkSync(`/proc/self/fd/${fd}`).startsWith('socket:');
+		} catch {
+			return false; // the directory's own
+		}
+	});
+	if (sockets.length < 2) return;
+	connections ??= require(path.join(__dirname, 'connections.node'));
+	connections.park();
 }
 
 // randomInt() reads its numbers from a buffer of Node's own with a method that all buffers share:

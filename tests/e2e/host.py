@@ -168,7 +168,8 @@ class Host:
             target.mkdir(mode=0o755)
             for name in ("node", "python", "manifests"):
                 shutil.copytree(TOP / "runtime" / name, target / name)
-            shutil.copy(BUILD / "runtime" / "node" / "reseed.node", target / "node")
+            for module in (BUILD / "runtime" / "node").glob("*.node"):
+                shutil.copy(module, target / "node")
             (target / "preload").mkdir()
             shutil.copy(BUILD / "runtime" / "preload" / "zeros.so", target / "preload")
             subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)

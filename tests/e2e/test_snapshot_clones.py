@@ -2,6 +2,8 @@
 """What a clone has of the worker that was frozen, and what it must not have."""
 
 import json
+import socket
+import threading
 
 import pytest
 
@@ -88,3 +90,111 @@ def handler(event, context):
     assert "process 'sleep' runs in the background" in await_refusal(host, "daemon")
     assert "sleep" in cold(host, "daemon")
     assert restores(host, "daemon") == 0
+
+
+# ---- connections ----
+
+KEEPS_JS = """
+const net = require('node:net');
+const events = [];
+const socket = net.connect(PORT, '127.0.0.1', () => events.push('connect'));
+for (const name of ['end', 'error', 'close']) socket.on(name, (x) => events.push(name));
+const open = new Promise((resolve) => socket.once('data', resolve));
+const closed = new Promise((resolve) => socket.once('close', resolve));
+exports.beforeSnapshot = () => open;
+exports.handler = async (event) => { await (event.closed ? closed : open); return { events, destroyed: socket.destroyed }; };
+"""
+
+KEEPS_PY = """
+import socket
+kept = socket.create_connection(('127.0.0.1', PORT))
+kept.recv(100)
+def handler(event, context):
+    if not event.get('closed'):
+        return kept.getpeername()[1]
+    try:
+        kept.sendall(b'a clone wrote')
+        wrote = True
+    except BrokenPipeError:
+        wrote = False
+    return {'read': kept.recv(100).decode(), 'wrote': wrote}
+"""
+
+KEEPS_ASYNC_PY = """
+import asyncio
+task = None
+async def connect():
+    reader, writer = await asyncio.open_connection('127.0.0.1', PORT)
+    await reader.readexactly(5)
+    return await reader.read()
+async def handler(event, context):
+    global task
+    task = task or asyncio.ensure_future(connect())
+    if not event.get('closed'):
+        await asyncio.sleep(0.2)
+        return task.done()
+    return (await task).decode()
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Greets whoever connects; knows what each has said, and the end of it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    said = []
+
+    def listen(connection, heard):
+        connection.sendall(b"hello")
+        while True:
+            try:
+                heard.append(connection.recv(100))
+            except OSError:
+                heard.append(b"")
+            if not heard[-1]:
+                return
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            said.append([])
+            threading.Thread(target=listen, args=(connection, said[-1]), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1], said
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.mark.parametrize("runtime, source, answer", [
+    ("nodejs", KEEPS_JS, {"events": ["connect", "end", "close"], "destroyed": True}),
+    ("python", KEEPS_PY, {"read": "", "wrote": False}),
+    ("python", KEEPS_ASYNC_PY, ""),
+], ids=["node", "python", "asyncio"])
+def test_a_connection_of_the_frozen_worker_is_a_closed_one_in_its_clones(
+        clones_host, server, runtime, source, answer):
+    host, (port, said) = clones_host, server
+    name = f"keeps-{runtime}-{len(said)}"
+    deploy(host, runtime, name, source.replace("PORT", str(port)), snapshot={"warmup": {}})
+    await_snapshot(host, name)
+    connections = len(said)
+    for _ in range(2):
+        assert cold(host, name, {"closed": True}) == answer
+    assert restores(host, name) == 2
+    assert len(said) == connections, "a clone connected"
+    wait_for(lambda: all(heard == [b""] for heard in said), "each connection ends, and has sent nothing")
+
+
+def test_a_listening_socket_costs_no_request(clones_host):
+    host = clones_host
+    deploy(host, "python", "listens", """
+import socket
+listener = socket.create_server(('127.0.0.1', 0))
+def handler(event, context):
+    return 'served'
+""")
+    state = wait_for(lambda: (s := snapshot_of(host, "listens"))["state"] in ("paused", "stands") and s, "an end")
+    assert state["state"] == "stands" or "socket" in state["lastFailure"], state  # as CRIU and the kernel are
+    assert cold(host, "listens") == "served"

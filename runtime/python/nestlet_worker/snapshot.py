@@ -14,6 +14,7 @@ import threading
 import time
 from types import ModuleType
 
+from . import connections
 from .errors import RuntimeFault
 
 _before = []
@@ -75,6 +76,7 @@ def refresh(told):
     reseed(bytes.fromhex(told["entropy"]))
     _set_environment(told["env"])
     time.tzset()
+    connections.announce()
 
 
 class Watchdog:

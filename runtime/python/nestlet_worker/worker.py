@@ -18,7 +18,7 @@ import time
 from _queue import SimpleQueue
 from collections import deque
 
-from . import log, snapshot
+from . import connections, log, snapshot
 from .channel import (
     BODY, CANCEL, CHECKPOINT, CREDIT, DRAIN, ERROR, FIN, HELLO, INIT, MAX_BODY, PING, PONG, READY,
     REQUEST, RESTORED, Channel, ProtocolError,
@@ -129,6 +129,7 @@ class Worker:
     def rested(self):
         snapshot.collect()
         log.finish()
+        connections.park(self.channel.fd)
         self.channel.send_json(CHECKPOINT, 0, {})
 
     def woken(self, began):

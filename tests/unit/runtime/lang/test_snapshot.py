@@ -15,13 +15,14 @@ CODE = {"nodejs": FIXTURES / "node", "python": FIXTURES / "python"}
 
 @pytest.fixture(scope="session")
 def runtimes(tmp_path_factory):
-    """/runtime as it is installed: with the module that Node is reseeded by."""
+    """/runtime as it is installed: with the modules that Node loads."""
     target = tmp_path_factory.mktemp("runtime")
     for name in ("node", "python"):
         shutil.copytree(RUNTIME_DIR / name, target / name, dirs_exist_ok=True)
-    subprocess.run(
-        [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-o", target / "node" / "reseed.node",
-         RUNTIME_DIR / "node" / "reseed.c"], check=True, timeout=60)
+    for source in (RUNTIME_DIR / "node").glob("*.c"):
+        subprocess.run(
+            [os.environ.get("CC", "cc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o",
+             target / "node" / f"{source.stem}.node", source], check=True, timeout=60)
     return target
 
 
