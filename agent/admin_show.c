@@ -228,7 +228,7 @@ void nest_admin_show_host(struct nest_admin_request *request)
 	struct nest_metrics_daemon daemon;
 	struct nest_host_stats stats;
 	cJSON *json = cJSON_CreateObject();
-	cJSON *runtimes;
+	cJSON *runtimes, *snapshots;
 
 	env->metrics(env->daemon, &daemon);
 	nest_host_stats(env->host, &stats);
@@ -243,6 +243,9 @@ void nest_admin_show_host(struct nest_admin_request *request)
 	cJSON_AddNumberToObject(json, "workers", stats.workers);
 	cJSON_AddNumberToObject(json, "cellsPrepared", stats.cells_prepared);
 	cJSON_AddNumberToObject(json, "cacheBytes", (double)stats.cache_bytes);
+	snapshots = cJSON_AddObjectToObject(json, "snapshots");
+	cJSON_AddStringToObject(snapshots, "state", stats.snapshots);
+	cJSON_AddStringToObject(snapshots, "detail", stats.snapshots_why);
 	runtimes = cJSON_AddArrayToObject(json, "runtimes");
 	for (const char *const *r = nest_host_runtimes(env->host); *r; r++)
 		cJSON_AddItemToArray(runtimes, cJSON_CreateString(*r));

@@ -727,6 +727,7 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.workers_bytes = config->workers_bytes,
 		.snapshots = config->snapshots_enabled,
 		.snapshot_layers = config->snapshots_layers,
+		.criu = config->snapshots_criu,
 		.snapshots_bytes = config->snapshots_bytes,
 		.snapshots_store = config->snapshots_store,
 		.snapshots_key_file = config->snapshots_store_key_file,

@@ -81,6 +81,7 @@ struct nest_config {
 
 	bool snapshots_enabled;
 	bool snapshots_layers;
+	const char *snapshots_criu;
 	uint64_t snapshots_bytes;
 	const char *snapshots_store;
 	const char *snapshots_store_key_file;

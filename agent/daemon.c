@@ -85,14 +85,15 @@ static void daemon_close(struct daemon *daemon, int exit_code);
 
 /* ---- privileged beginnings ---- */
 
-static int load_config(const struct nest_daemon_options *options, const char **ret_file,
+int nest_daemon_load_config(const struct nest_daemon_options *options, const char **ret_file,
 	struct nest_config **ret, struct nest_err *err)
 {
 	const char *file = options->config_file;
 
 	if (!file && access(default_config, F_OK) == 0)
 		file = default_config;
-	*ret_file = file;
+	if (ret_file)
+		*ret_file = file;
 	return nest_config_load(file, ret, err);
 }
 
@@ -548,7 +549,7 @@ int nest_daemon_run(const struct nest_daemon_options *options)
 	signal(SIGPIPE, SIG_IGN);
 	umask(0077);
 	raise_nofile();
-	r = load_config(options, &daemon.config_file, &daemon.config, &err);
+	r = nest_daemon_load_config(options, &daemon.config_file, &daemon.config, &err);
 	if (r < 0) {
 		nest_log(NEST_LOG_ERROR, "config", "%s", nest_err_text(&err));
 		return NEST_DAEMON_USAGE;

@@ -96,5 +96,5 @@ int main(int argc, char **argv)
 			argv[optind]);
 		return NEST_DAEMON_USAGE;
 	}
-	return check ? nest_check_run(json) : nest_daemon_run(&options);
+	return check ? nest_check_run(&options, json) : nest_daemon_run(&options);
 }

@@ -317,6 +317,11 @@ static void render_gateway(FILE *out, const struct nest_gateway *gateway)
 
 static void render_exchange(FILE *out, const struct nest_host_stats *stats)
 {
+	gauge(out, "nestlet_snapshots_available",
+		"1: functions can start from snapshots on this host; 0: they are off or don't "
+		"work.",
+		strcmp(stats->snapshots, "available") == 0 ||
+			strcmp(stats->snapshots, "untested") == 0);
 	family(out, "nestlet_snapshots_exchanged_total", "counter",
 		"Snapshots that came from the server which hosts share, or went there.");
 	fprintf(out, "nestlet_snapshots_exchanged_total{way=\"fetched\"} %llu\n",

@@ -24,6 +24,8 @@ struct nest_features {
 	int fd;	   /* the rows as struct nest_feature, then end of file */
 	uv_poll_t poll;
 	bool polling;
+	void (*cb)(void *arg);
+	void *arg;
 	struct nest_buf bytes;
 	struct nest_feature_row *rows;
 	size_t nrows;
@@ -47,11 +49,12 @@ static struct nest_feature_row *rows_of(const struct nest_feature *features, siz
 	return rows;
 }
 
-int nest_features_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err)
+int nest_features_probe(const struct nest_feature_wish *wish, struct nest_feature_row **ret,
+	size_t *ret_n, struct nest_err *err)
 {
 	nest_autofree struct nest_feature *features = NULL;
 	size_t n;
-	int r = nest_feature_probe(&features, &n, err);
+	int r = nest_feature_probe(wish, &features, &n, err);
 
 	if (r < 0)
 		return r;
@@ -64,13 +67,13 @@ int nest_features_probe(struct nest_feature_row **ret, size_t *ret_n, struct nes
 
 #define CHILD_FD 3
 
-static _Noreturn void probe_run(void)
+static _Noreturn void probe_run(const struct nest_feature_wish *wish)
 {
 	struct nest_feature *features;
 	size_t n;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (nest_feature_probe(&features, &n, NULL) == 0)
+	if (nest_feature_probe(wish, &features, &n, NULL) == 0)
 		nest_fd_write_all(CHILD_FD, features, n * sizeof(*features), NULL);
 	_exit(0);
 }
@@ -79,7 +82,7 @@ static _Noreturn void probe_run(void)
  * The parent death signal of an agent that has dropped its privileges does not reach a child that
  * has not. So the child watches the pipe's reader, and has another one probe that goes with it.
  */
-static _Noreturn void child_run(int fd)
+static _Noreturn void child_run(const struct nest_feature_wish *wish, int fd)
 {
 	struct pollfd polled[] = { { .fd = CHILD_FD }, { .fd = -1, .events = POLLIN } };
 	pid_t prober;
@@ -90,7 +93,7 @@ static _Noreturn void child_run(int fd)
 	setpriority(PRIO_PROCESS, 0, 19);
 	prober = fork();
 	if (prober == 0)
-		probe_run();
+		probe_run(wish);
 	if (prober > 0)
 		polled[1].fd = pidfd_open(prober, 0);
 	/* without a pidfd to wait for there is nothing to watch meanwhile */
@@ -103,7 +106,8 @@ static _Noreturn void child_run(int fd)
 	_exit(0);
 }
 
-int nest_features_start(struct nest_features **ret, struct nest_err *err)
+int nest_features_start(
+	const struct nest_feature_wish *wish, struct nest_features **ret, struct nest_err *err)
 {
 	struct nest_features *features = calloc(1, sizeof(*features));
 	int fds[2], r;
@@ -118,7 +122,7 @@ int nest_features_start(struct nest_features **ret, struct nest_err *err)
 	features->fd = fds[0];
 	features->pid = fork();
 	if (features->pid == 0)
-		child_run(fds[1]);
+		child_run(wish, fds[1]);
 	close(fds[1]);
 	if (features->pid < 0) {
 		r = nest_err_set(err, -errno, "fork to try this machine's features");
@@ -175,9 +179,11 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 	uv_poll_stop(poll);
 	take_rows(features);
 	child_reap(features, n < 0);
+	features->cb(features->arg);
 }
 
-int nest_features_open(struct nest_features *features, uv_loop_t *loop, struct nest_err *err)
+int nest_features_open(struct nest_features *features, uv_loop_t *loop, void (*cb)(void *arg),
+	void *arg, struct nest_err *err)
 {
 	int r = nest_fd_set_nonblock(features->fd, 1, err);
 
@@ -187,6 +193,8 @@ int nest_features_open(struct nest_features *features, uv_loop_t *loop, struct n
 	if (r < 0)
 		return nest_err_set(err, r, "wait for this machine's features");
 	features->polling = true;
+	features->cb = cb;
+	features->arg = arg;
 	features->poll.data = features;
 	uv_poll_start(&features->poll, UV_READABLE, on_readable);
 	uv_unref((uv_handle_t *)&features->poll);

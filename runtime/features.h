@@ -9,6 +9,7 @@
 #include "runtime/host.h"
 
 struct nest_err;
+struct nest_feature_wish;
 
 /*
  * What this machine lets the host do, tried by a child while the host starts: it runs at the lowest
@@ -17,10 +18,12 @@ struct nest_err;
 struct nest_features;
 
 /* Starts the child. Before threads, and before privileges are dropped. */
-int nest_features_start(struct nest_features **ret, struct nest_err *err);
+int nest_features_start(
+	const struct nest_feature_wish *wish, struct nest_features **ret, struct nest_err *err);
 
-/* Waits for the result on @loop, without keeping the loop alive. */
-int nest_features_open(struct nest_features *features, uv_loop_t *loop, struct nest_err *err);
+/* Waits for the result on @loop, without keeping the loop alive, and calls @cb once it is there. */
+int nest_features_open(struct nest_features *features, uv_loop_t *loop, void (*cb)(void *arg),
+	void *arg, struct nest_err *err);
 
 /* The rows; *@ret_n is 0 until they have come. Live with @features. */
 const struct nest_feature_row *nest_features_rows(
@@ -30,6 +33,7 @@ const struct nest_feature_row *nest_features_rows(
 void nest_features_close(struct nest_features *features);
 
 /* Tries everything here and now; one block that the caller frees. Blocks. */
-int nest_features_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err);
+int nest_features_probe(const struct nest_feature_wish *wish, struct nest_feature_row **ret,
+	size_t *ret_n, struct nest_err *err);
 
 #endif

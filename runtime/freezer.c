@@ -40,6 +40,8 @@ struct nest_freezer {
 	struct found *found;
 	bool listed; /* the store has told what it holds */
 	bool stopped;
+	bool proved;	  /* a clone has been restored */
+	char barred[256]; /* why nothing is made or used; "" */
 	struct nest_frozen *making;
 	struct nest_worker *worker;
 	struct nest_call *warmup;
@@ -51,7 +53,7 @@ static const struct nest_worker_events worker_events;
 
 void nest_freezer_wake(struct nest_freezer *freezer)
 {
-	if (!freezer->stopped && !nest_deadline_is_set(&freezer->pump))
+	if (!nest_freezer_is_stopped(freezer) && !nest_deadline_is_set(&freezer->pump))
 		nest_deadlines_set(freezer->services->deadlines, &freezer->pump, 0);
 }
 
@@ -238,7 +240,8 @@ static void on_ended(void *arg, struct nest_worker *worker, const struct nest_wo
 	struct nest_frozen *frozen = arg;
 	bool ready = nest_worker_ready_us(worker) != 0;
 
-	if (frozen->state == NEST_FROZEN_MAKING && (frozen->ended || frozen->freezer->stopped)) {
+	if (frozen->state == NEST_FROZEN_MAKING &&
+		(frozen->ended || nest_freezer_is_stopped(frozen->freezer))) {
 		frozen->state = NEST_FROZEN_NONE;
 		return;
 	}
@@ -317,7 +320,7 @@ static void on_pump(void *arg)
 	struct nest_freezer *freezer = arg;
 	struct nest_frozen *frozen;
 
-	if (freezer->stopped || !freezer->listed)
+	if (nest_freezer_is_stopped(freezer) || !freezer->listed)
 		return;
 	DL_FOREACH(freezer->all, frozen) {
 		if (frozen->state != NEST_FROZEN_QUEUED || awaits_parent(frozen) ||
@@ -389,6 +392,30 @@ void nest_freezer_stop(struct nest_freezer *freezer)
 		nest_worker_kill(freezer->worker, NEST_FAILURE_DRAINING, "the host is going away");
 }
 
+bool nest_freezer_bar(struct nest_freezer *freezer, const char *why)
+{
+	struct nest_frozen *frozen;
+
+	if (freezer->proved)
+		return false;
+	snprintf(freezer->barred, sizeof(freezer->barred), "%s", why);
+	DL_FOREACH(freezer->all, frozen)
+		nest_frozen_bar(frozen);
+	if (freezer->worker)
+		nest_worker_kill(freezer->worker, NEST_FAILURE_CANCELLED, "it can't be frozen");
+	return true;
+}
+
+const char *nest_freezer_barred(const struct nest_freezer *freezer)
+{
+	return freezer->barred[0] ? freezer->barred : NULL;
+}
+
+void nest_freezer_prove(struct nest_freezer *freezer)
+{
+	freezer->proved = true;
+}
+
 void nest_freezer_free(struct nest_freezer *freezer)
 {
 	struct found *found, *next;
@@ -450,5 +477,5 @@ struct nest_services *nest_freezer_services(const struct nest_freezer *freezer)
 
 bool nest_freezer_is_stopped(const struct nest_freezer *freezer)
 {
-	return freezer->stopped;
+	return freezer->stopped || freezer->barred[0];
 }

@@ -22,6 +22,18 @@ int nest_freezer_open(
 /* Begins no more, and ends the worker that is being made a snapshot of. */
 void nest_freezer_stop(struct nest_freezer *freezer);
 
+/*
+ * Snapshots don't work on this machine, and @why (copied): none is made or used from now on. False: a
+ * clone has been restored in this life, so they do, and nothing changes.
+ */
+bool nest_freezer_bar(struct nest_freezer *freezer, const char *why);
+
+/* Why none is made or used, or NULL. */
+const char *nest_freezer_barred(const struct nest_freezer *freezer);
+
+/* A clone was restored. */
+void nest_freezer_prove(struct nest_freezer *freezer);
+
 /* Frees one whose worker is gone. NULL is fine. */
 void nest_freezer_free(struct nest_freezer *freezer);
 
@@ -42,7 +54,7 @@ const struct nest_snapshot_view *nest_freezer_find(
 /* The store has it no longer. */
 void nest_freezer_unfind(struct nest_freezer *freezer, const char *key);
 
-/* The host's parts; and whether it was stopped. */
+/* The host's parts; and whether it was stopped, or barred. */
 struct nest_services *nest_freezer_services(const struct nest_freezer *freezer);
 bool nest_freezer_is_stopped(const struct nest_freezer *freezer);
 

@@ -144,6 +144,16 @@ static void stop_seeking(struct nest_frozen *frozen)
 	frozen->state = NEST_FROZEN_NONE;
 }
 
+void nest_frozen_bar(struct nest_frozen *frozen)
+{
+	stop_seeking(frozen);
+	nest_deadlines_clear(services_of(frozen)->deadlines, &frozen->retry);
+	if (frozen->state != NEST_FROZEN_MAKING)
+		frozen->state = NEST_FROZEN_NONE;
+	nest_standby_look(services_of(frozen));
+	settle(frozen);
+}
+
 /* ---- a function's ---- */
 
 static void name(struct nest_frozen *frozen)
@@ -253,7 +263,7 @@ const char *nest_frozen_name(const struct nest_frozen *frozen)
 
 bool nest_frozen_is_pending(const struct nest_frozen *frozen)
 {
-	return !frozen->ended &&
+	return !frozen->ended && !nest_freezer_is_stopped(frozen->freezer) &&
 	       (frozen->state == NEST_FROZEN_QUEUED || frozen->state == NEST_FROZEN_SEEKING ||
 		       frozen->state == NEST_FROZEN_MAKING);
 }
@@ -269,7 +279,10 @@ const char *nest_frozen_next(struct nest_frozen *frozen)
 
 const char *nest_frozen_key(const struct nest_frozen *frozen)
 {
-	return frozen->state == NEST_FROZEN_STANDS && !frozen->ended ? frozen->key : NULL;
+	bool usable = frozen->state == NEST_FROZEN_STANDS && !frozen->ended &&
+		      !nest_freezer_barred(frozen->freezer);
+
+	return usable ? frozen->key : NULL;
 }
 
 void nest_frozen_restored(struct nest_frozen *frozen)
@@ -277,11 +290,13 @@ void nest_frozen_restored(struct nest_frozen *frozen)
 	frozen->failures = 0;
 	frozen->pause_ms = 0;
 	frozen->stats.restores_total++;
+	nest_freezer_prove(frozen->freezer);
 }
 
 void nest_frozen_timed(struct nest_frozen *frozen, uint64_t us)
 {
 	nest_latency_observe(&frozen->stats.restore, us);
+	nest_freezer_prove(frozen->freezer);
 }
 
 void nest_frozen_failed(
@@ -316,10 +331,12 @@ void nest_frozen_view(const struct nest_frozen *frozen, struct nest_snapshot_sta
 		[NEST_FROZEN_PAUSED] = "paused",
 	};
 
+	const char *barred = nest_freezer_barred(frozen->freezer);
+
 	*ret = frozen->stats;
-	ret->state = names[frozen->state];
+	ret->state = barred ? "unavailable" : names[frozen->state];
 	ret->key = frozen->key;
-	ret->why = frozen->why;
+	ret->why = barred ? barred : frozen->why;
 }
 
 const char *nest_frozen_failure_name(enum nest_snapshot_failure cause)

@@ -52,6 +52,9 @@ void nest_frozen_back_off(
 /* The snapshot stands, and has @bytes. */
 void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes);
 
+/* Nothing is made or used any more: puts it at rest, but for one that is being made, which is ended. */
+void nest_frozen_bar(struct nest_frozen *frozen);
+
 /* Asks for another host's, if there may be one: true, and it is SEEKING. */
 bool nest_frozen_seek(struct nest_frozen *frozen);
 

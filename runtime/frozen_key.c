@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "loader/digest.h"
 #include "runtime/function.h"
+#include "runtime/services.h"
 #include "runtime/worker.h"
 
 /* Of what a snapshot holds and how a worker is told of it: a change makes all older ones unusable. */
@@ -120,6 +121,18 @@ static int add_dir(struct nest_digest *digest, char *dir, struct nest_err *err)
 	return r;
 }
 
+/* CRIU's version is that of its program's file: whoever updates the one replaces the other. */
+static int add_criu(
+	struct nest_digest *digest, const struct nest_services *services, struct nest_err *err)
+{
+	const char *path = nest_snapshot_program(services->sandbox);
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return nest_err_set(err, -errno, "look at '%s'", path);
+	return add_file(digest, path, &st, err);
+}
+
 /* The directories of /runtime that @words name behind @before. */
 static int add_named(struct nest_digest *digest, const char *const *words, const char *before,
 	const char *runtimes_dir, struct nest_err *err)
@@ -181,7 +194,7 @@ static int add_worker(
 }
 
 int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_digest,
-	const char *init, const char *parent, const char *runtimes_dir,
+	const char *init, const char *parent, const struct nest_services *services,
 	char ret[static NEST_SNAPSHOT_KEY_CHARS + 1], struct nest_err *err)
 {
 	nest_autodigest struct nest_digest *digest = NULL;
@@ -190,7 +203,9 @@ int nest_frozen_key_make(const struct nest_worker_plan *plan, const char *code_d
 	if (r == 0)
 		r = add_machine(digest, err);
 	if (r == 0)
-		r = add_runtime(digest, plan, runtimes_dir, err);
+		r = add_criu(digest, services, err);
+	if (r == 0)
+		r = add_runtime(digest, plan, services->config->runtimes_dir, err);
 	if (r == 0)
 		r = add(digest, err, "%s", code_digest ? code_digest : "");
 	if (r == 0)

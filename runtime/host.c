@@ -31,6 +31,7 @@
 #include "runtime/target.h"
 #include "runtime/uids.h"
 #include "runtime/wire.h"
+#include "sandbox/feature.h"
 #include "sandbox/sandbox.h"
 #include "sandbox/snapshot.h"
 
@@ -66,6 +67,7 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 		.require_isolation = config->require_isolation,
 		.mount_images = config->image_sources && config->image_sources[0],
 		.snapshots = config->snapshots,
+		.criu = config->criu,
 		.snapshots_bytes = config->snapshots_bytes,
 		.snapshots_secret = config->snapshots_store && *config->snapshots_store
 					    ? config->snapshots_key_file
@@ -73,6 +75,11 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 	};
 
 	return nest_sandbox_launch(&sandbox, ret, err);
+}
+
+static struct nest_feature_wish wish_of(const struct nest_host_config *config)
+{
+	return (struct nest_feature_wish){ .snapshots = config->snapshots, .criu = config->criu };
 }
 
 static void free_prefork(struct nest_host_prefork *prefork)
@@ -87,6 +94,7 @@ static void free_prefork(struct nest_host_prefork *prefork)
 int nest_host_prefork(
 	const struct nest_host_config *config, struct nest_host_prefork **ret, struct nest_err *err)
 {
+	const struct nest_feature_wish wish = wish_of(config);
 	struct nest_host_prefork *prefork = calloc(1, sizeof(*prefork));
 	int r;
 
@@ -94,7 +102,7 @@ int nest_host_prefork(
 		return nest_err_set(err, -ENOMEM, "start the host");
 	prefork->spawner.fd = -1;
 	/* Before the spawner: its end of the agent's socket must have no other holder. */
-	r = nest_features_start(&prefork->features, err);
+	r = nest_features_start(&wish, &prefork->features, err);
 	if (r == 0)
 		r = launch(config, &prefork->spawner, err);
 	if (r < 0) {
@@ -106,9 +114,12 @@ int nest_host_prefork(
 	return 0;
 }
 
-int nest_host_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err)
+int nest_host_probe(const struct nest_host_config *config, struct nest_feature_row **ret,
+	size_t *ret_n, struct nest_err *err)
 {
-	return nest_features_probe(ret, ret_n, err);
+	const struct nest_feature_wish wish = wish_of(config);
+
+	return nest_features_probe(&wish, ret, ret_n, err);
 }
 
 /* ---- opening ---- */
@@ -283,6 +294,34 @@ static int open_parts(
 	return r < 0 ? r : open_standby(host, err);
 }
 
+/* What the test of freezing and restoring said; NULL: nothing yet. */
+static const struct nest_feature_row *find_selftest(const struct nest_host *host)
+{
+	size_t n;
+	const struct nest_feature_row *rows = nest_features_rows(host->features, &n);
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(rows[i].name, NEST_FEATURE_SNAPSHOTS) == 0)
+			return &rows[i];
+	return NULL;
+}
+
+/* A clone that has come up says more than a test: then the test met something else. */
+static void on_features(void *arg)
+{
+	struct nest_host *host = arg;
+	const struct nest_feature_row *test = find_selftest(host);
+
+	if (!host->services.freezer || !test || test->yes)
+		return;
+	if (nest_freezer_bar(host->services.freezer, test->detail))
+		nest_services_event(&host->services, NEST_LOG_WARN,
+			"no snapshots on this machine: %s", test->detail);
+	else
+		nest_services_event(&host->services, NEST_LOG_WARN,
+			"the test of snapshots failed, but clones work: %s", test->detail);
+}
+
 static void close_parts(struct nest_host *host);
 
 static void on_failed_open_closed(void *arg)
@@ -326,7 +365,7 @@ int nest_host_open(uv_loop_t *loop, const struct nest_host_config *config,
 	r = open_parts(host, prefork, err);
 	host->features = nest_take_ptr(prefork->features);
 	if (r == 0)
-		r = nest_features_open(host->features, loop, err);
+		r = nest_features_open(host->features, loop, on_features, host, err);
 	free_prefork(prefork);
 	if (r < 0) {
 		/* The handles that were opened are closed when the loop runs once more. */
@@ -501,6 +540,26 @@ void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg)
 
 /* ---- what the agent shows ---- */
 
+static void show_snapshots(const struct nest_host *host, struct nest_host_stats *ret)
+{
+	const struct nest_feature_row *test = find_selftest(host);
+	const char *why = NULL;
+
+	ret->snapshots = "off";
+	ret->snapshots_why = "the config turns them off";
+	if (!host->config.snapshots)
+		return;
+	ret->snapshots = "unavailable";
+	if (!nest_snapshot_available(host->services.sandbox, &why))
+		ret->snapshots_why = why;
+	else if ((why = nest_freezer_barred(host->services.freezer)))
+		ret->snapshots_why = why;
+	else
+		ret->snapshots = test ? "available" : "untested";
+	if (!why)
+		ret->snapshots_why = test ? test->detail : "";
+}
+
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 {
 	struct nest_exchange_stats exchange = { .fetched_total = 0 };
@@ -530,6 +589,7 @@ void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)
 	memcpy(ret->failures_by_cause, loader.failures_by_cause, sizeof(loader.failures_by_cause));
 	if (host->services.exchange)
 		nest_exchange_stats(host->services.exchange, &exchange);
+	show_snapshots(host, ret);
 	ret->snapshots_fetched_total = exchange.fetched_total;
 	ret->snapshots_published_total = exchange.published_total;
 	ret->snapshots_exchange_failures_total = exchange.failures_total;

@@ -47,6 +47,7 @@ struct nest_host_config {
 	/* snapshots */
 	bool snapshots;
 	bool snapshot_layers;		/* functions' are made upon their runtime's */
+	const char *criu;		/* a program or a prefix; "": where it usually is */
 	uint64_t snapshots_bytes;	/* the store's bound; 0: none */
 	const char *snapshots_store;	/* URL of a server that hosts share; "": none */
 	const char *snapshots_key_file; /* of the secret that seals them */
@@ -174,7 +175,7 @@ struct nest_target *nest_host_route(struct nest_host *host, const char *hostname
 	size_t hostname_len, const char *path, size_t path_len, const char *method,
 	const struct nest_alias_asker *asker);
 
-/* Makes the live version's snapshot anew, or forgets it. 1: no such version; 2: snapshots are off. */
+/* Makes the live version's snapshot anew, or forgets it. 1: no such version; 2: it can have none. */
 int nest_host_snapshot_renew(struct nest_host *host, const char *name, const char *version);
 int nest_host_snapshot_forget(struct nest_host *host, const char *name, const char *version);
 
@@ -382,6 +383,8 @@ struct nest_host_stats {
 	uint64_t made_bytes_total;
 	uint64_t make_us_total;
 	/* snapshots and the server that hosts share */
+	const char *snapshots;	   /* "off", "unavailable", "untested", "available" */
+	const char *snapshots_why; /* what the test said, or the cause; lives with the host */
 	uint64_t snapshots_fetched_total;
 	uint64_t snapshots_published_total;
 	uint64_t snapshots_exchange_failures_total;
@@ -429,7 +432,8 @@ struct nest_feature_row {
  */
 const struct nest_feature_row *nest_host_features(const struct nest_host *host, size_t *ret_n);
 /* Tries them now, for nestletd --check: one block that the caller frees. Blocks for seconds. */
-int nest_host_probe(struct nest_feature_row **ret, size_t *ret_n, struct nest_err *err);
+int nest_host_probe(const struct nest_host_config *config, struct nest_feature_row **ret,
+	size_t *ret_n, struct nest_err *err);
 
 /* ---- how many workers, for the autoscaler ---- */
 

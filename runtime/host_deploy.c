@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "loader/loader.h"
 #include "runtime/dispatch.h"
+#include "runtime/freezer.h"
 #include "runtime/frozen.h"
 #include "runtime/funclog.h"
 #include "runtime/function.h"
@@ -325,7 +326,7 @@ static int find_frozen(const struct nest_host *host, const char *name, const cha
 	if (!v)
 		return 1;
 	*ret = nest_target_frozen(v->target);
-	return *ret ? 0 : 2;
+	return *ret && !nest_freezer_barred(host->services.freezer) ? 0 : 2;
 }
 
 int nest_host_snapshot_renew(struct nest_host *host, const char *name, const char *version)
@@ -366,8 +367,10 @@ int nest_host_build_runtime_snapshot(
 	struct nest_frozen *frozen;
 	int r = nest_manifests_settle(host->manifests, spec, &manifest, &values, err);
 
-	if (r < 0 || !host->services.runtimes)
-		return r < 0 ? r : 1;
+	if (r < 0)
+		return r;
+	if (!host->services.runtimes || nest_freezer_barred(host->services.freezer))
+		return 1;
 	nest_runtime_snapshot_env(manifest, spec, env);
 	r = nest_manifest_expand(manifest, &values, spec->env, env, &command, err);
 	if (r < 0)

@@ -262,8 +262,8 @@ static int get(struct nest_runtime_snapshots *set, const struct nest_manifest *m
 		r = expand(runtime, manifest, plan, err);
 	if (r < 0 || !fits(runtime, manifest, plan))
 		return r;
-	r = nest_frozen_key_make(&runtime->plan, NULL, NULL, NULL,
-		set->services->config->runtimes_dir, runtime->key, err);
+	r = nest_frozen_key_make(
+		&runtime->plan, NULL, NULL, NULL, set->services, runtime->key, err);
 	if (r < 0)
 		return r;
 	known = find(set, runtime->key);

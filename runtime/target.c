@@ -129,8 +129,7 @@ static void make_frozen(struct nest_target *target, const struct nest_manifest *
 	if (services->config->snapshot_layers)
 		subject.parent = target->plan.runtime;
 	r = nest_frozen_key_make(&target->plan, nest_tree_digest(target->tree), target->frozen_init,
-		subject.parent ? nest_frozen_name(subject.parent) : NULL,
-		services->config->runtimes_dir, key, &err);
+		subject.parent ? nest_frozen_name(subject.parent) : NULL, services, key, &err);
 	if (r == 0 && nest_frozen_new(services->freezer, &subject, &target->frozen) < 0)
 		r = nest_err_set(&err, -ENOMEM, "prepare a snapshot");
 	if (r < 0) {

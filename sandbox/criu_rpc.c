@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -94,28 +95,55 @@ static int place(int fd, int to)
 	return dup2(fd, to) < 0 ? -errno : 0;
 }
 
-int nest_criu_rpc_find(struct nest_criu_rpc_program *ret, struct nest_err *err)
+/* CRIU with a libc of its own, below @prefix as tools/install-deps puts it there. */
+static bool find_in_prefix(const char *prefix, struct nest_criu_rpc_program *ret)
 {
-	static const char *const usual[] = { "/usr/sbin/criu", "/usr/local/sbin/criu" };
+	char binary[sizeof(ret->binary)], pattern[sizeof(ret->path)];
 	glob_t found = { .gl_pathc = 0 };
+	int n = snprintf(binary, sizeof(binary), "%s/usr/sbin/criu", prefix);
+	int m = snprintf(pattern, sizeof(pattern), "%s/usr/lib/*/ld-linux*.so.*", prefix);
+	bool there = n > 0 && (size_t)n < sizeof(binary) && m > 0 && (size_t)m < sizeof(pattern) &&
+		     access(binary, X_OK) == 0 && glob(pattern, 0, NULL, &found) == 0 &&
+		     strlen(found.gl_pathv[0]) < sizeof(ret->path);
 
-	*ret = (struct nest_criu_rpc_program){ .path = "" };
-	if (access(OWN_PREFIX "/usr/sbin/criu", X_OK) == 0 &&
-		glob(OWN_PREFIX "/usr/lib/*/ld-linux*.so.*", 0, NULL, &found) == 0) {
+	if (there) {
 		const char *loader = found.gl_pathv[0];
 
 		snprintf(ret->path, sizeof(ret->path), "%s", loader);
 		snprintf(ret->libraries, sizeof(ret->libraries), "%.*s",
 			(int)(strrchr(loader, '/') - loader), loader);
-		snprintf(ret->binary, sizeof(ret->binary), "%s", OWN_PREFIX "/usr/sbin/criu");
+		memcpy(ret->binary, binary, sizeof(binary));
 	}
 	globfree(&found);
-	for (size_t i = 0; !ret->path[0] && i < NEST_ARRAY_SIZE(usual); i++)
-		if (access(usual[i], X_OK) == 0)
-			snprintf(ret->path, sizeof(ret->path), "%s", usual[i]);
-	return ret->path[0] ? 0
-			    : nest_err_say(err, -ENOENT,
-				      "CRIU is not installed (tools/install-deps does it)");
+	return there;
+}
+
+static bool find_program(const char *path, struct nest_criu_rpc_program *ret)
+{
+	struct stat st;
+
+	if (strlen(path) >= sizeof(ret->path) || stat(path, &st) < 0 || !S_ISREG(st.st_mode) ||
+		access(path, X_OK) < 0)
+		return false;
+	snprintf(ret->path, sizeof(ret->path), "%s", path);
+	snprintf(ret->binary, sizeof(ret->binary), "%s", path);
+	return true;
+}
+
+int nest_criu_rpc_find(const char *wanted, struct nest_criu_rpc_program *ret, struct nest_err *err)
+{
+	*ret = (struct nest_criu_rpc_program){ .path = "" };
+	if (wanted && *wanted) {
+		if (find_program(wanted, ret) || find_in_prefix(wanted, ret))
+			return 0;
+		return nest_err_say(err, -ENOENT,
+			"snapshots.criu: '%s' is neither a program nor a prefix that has CRIU",
+			wanted);
+	}
+	if (find_in_prefix(OWN_PREFIX, ret) || find_program("/usr/sbin/criu", ret) ||
+		find_program("/usr/local/sbin/criu", ret))
+		return 0;
+	return nest_err_say(err, -ENOENT, "CRIU is not installed (tools/install-deps does it)");
 }
 
 static void execute(const struct nest_criu_rpc_program *program, const char *fd)

@@ -27,11 +27,14 @@ enum nest_criu_rpc_wire {
 struct nest_criu_rpc_program {
 	char path[256];
 	char libraries[256]; /* "": @path is CRIU itself; else @path is its ld.so */
-	char binary[256];
+	char binary[256];    /* CRIU itself, in any case */
 };
 
-/* Finds CRIU at the prefix that tools/install-deps fills, or on the usual path. -ENOENT: nowhere. */
-int nest_criu_rpc_find(struct nest_criu_rpc_program *ret, struct nest_err *err);
+/*
+ * Finds the CRIU at @wanted, a program or a prefix that tools/install-deps has filled; with NULL or ""
+ * the one at the prefix that it fills by itself, or else in the usual places. -ENOENT: there is none.
+ */
+int nest_criu_rpc_find(const char *wanted, struct nest_criu_rpc_program *ret, struct nest_err *err);
 
 /*
  * Executes CRIU as a worker that serves @sock and holds @wires (-1: none) as descriptors

@@ -40,10 +40,13 @@
 #include "sandbox/landlock.h"
 #include "sandbox/privilege.h"
 #include "sandbox/seccomp.h"
+#include "sandbox/selftest.h"
 
 #define MAX_ROWS 64
 #define MAX_PROC_FILE (256u << 10)
 #define CHILD_SECONDS 2 /* a trial that takes longer hangs */
+/* A tenth of a second of CPU time, which may be long in coming at the lowest priority. */
+#define SELFTEST_MS 60000
 
 #ifndef CLONE_NEWTIME /* Linux 5.6 */
 #define CLONE_NEWTIME 0x00000080
@@ -682,7 +685,23 @@ static int add_cgroups(struct table *table, struct nest_err *err)
 	return 0;
 }
 
-int nest_feature_probe(struct nest_feature **ret, size_t *ret_n, struct nest_err *err)
+static void add_snapshots(struct table *table, const struct nest_feature_wish *wish)
+{
+	struct nest_feature *row = add_row(table, NEST_FEATURE_SNAPSHOTS, false);
+	struct nest_err err = NEST_ERR_INIT;
+	uint64_t us;
+
+	if (!wish->snapshots)
+		say_no(row, "set snapshots.enabled to true", "the config turns them off");
+	else if (nest_selftest_run(wish->criu, SELFTEST_MS, &us, &err) == 0)
+		say_yes(row, "a process was frozen and restored in %.1f ms", (double)us / 1000);
+	else
+		say_no(row, "see the rows above; functions are started plainly", "%s",
+			nest_err_text(&err));
+}
+
+int nest_feature_probe(const struct nest_feature_wish *wish, struct nest_feature **ret,
+	size_t *ret_n, struct nest_err *err)
 {
 	nest_autofree struct nest_feature *rows = calloc(MAX_ROWS, sizeof(*rows));
 	struct table table = { .rows = rows };
@@ -697,7 +716,8 @@ int nest_feature_probe(struct nest_feature **ret, size_t *ret_n, struct nest_err
 		return r;
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(attempts); i++)
 		add_attempt(&table, &attempts[i]);
-	nest_feature_criu_probe(add_row(&table, "CRIU", false));
+	nest_feature_criu_probe(wish->criu, add_row(&table, "CRIU", false));
+	add_snapshots(&table, wish);
 	*ret_n = table.n;
 	*ret = nest_take_ptr(rows);
 	return 0;

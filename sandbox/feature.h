@@ -16,11 +16,21 @@ struct nest_feature {
 	char remedy[160]; /* what the operator can do; empty if yes */
 };
 
+/* The row that tells whether functions can start from snapshots. */
+#define NEST_FEATURE_SNAPSHOTS "snapshots"
+
+/* What of the config decides what is tried. */
+struct nest_feature_wish {
+	bool snapshots;
+	const char *criu; /* as in struct nest_sandbox_config */
+};
+
 /*
- * Tries every feature for real (a child makes the namespace, loads the filter, mounts the image...)
- * and lists the results in a fixed order. The caller frees *@ret with free(). Call before threads
+ * Tries every feature for real (a child makes the namespace, loads the filter, mounts the image, a
+ * process is frozen and restored...) and lists the results in a fixed order. The caller frees *@ret with free(). Call before threads
  * exist and with the privilege to be judged. Blocks for up to a second.
  */
-int nest_feature_probe(struct nest_feature **ret, size_t *ret_n, struct nest_err *err);
+int nest_feature_probe(const struct nest_feature_wish *wish, struct nest_feature **ret,
+	size_t *ret_n, struct nest_err *err);
 
 #endif

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -273,10 +273,31 @@ void nest_feature_criu_judge(const char *path, int timeout_ms, struct nest_featu
 		judge_check(path, timeout_ms, ret);
 }
 
-void nest_feature_criu_probe(struct nest_feature *ret)
+/* A prefix has a program that starts its CRIU. */
+static void judge_wanted(const char *wanted, struct nest_feature *ret)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s%s", wanted,
+		stat(wanted, &st) == 0 && S_ISDIR(st.st_mode) ? "/bin/criu" : "");
+	if (access(path, X_OK) == 0) {
+		nest_feature_criu_judge(path, ANSWER_MS, ret);
+		return;
+	}
+	*ret = (struct nest_feature){ .name = "CRIU" };
+	refuse(ret, "snapshots.criu names none",
+		"name CRIU's program, or leave the key out for the one of tools/install-deps");
+}
+
+void nest_feature_criu_probe(const char *wanted, struct nest_feature *ret)
 {
 	char path[PATH_MAX];
 
+	if (wanted && *wanted) {
+		judge_wanted(wanted, ret);
+		return;
+	}
 	if (nest_feature_criu_find(OWN_CRIU, getenv("PATH"), path, sizeof(path))) {
 		nest_feature_criu_judge(path, ANSWER_MS, ret);
 		return;

@@ -12,10 +12,11 @@ struct nest_feature;
 #define NEST_FEATURE_CRIU_MINOR 1
 
 /*
- * Judges the CRIU of our own prefix, or else the one on PATH: its version, and what it says it
- * lacks here. Fills @ret whole. Blocks on it for up to five seconds.
+ * Judges the CRIU at @wanted (as in struct nest_sandbox_config), by default that of our own prefix, or
+ * else the one on PATH: its version, and what it says it lacks here. Fills @ret whole. Blocks on it
+ * for up to five seconds.
  */
-void nest_feature_criu_probe(struct nest_feature *ret);
+void nest_feature_criu_probe(const char *wanted, struct nest_feature *ret);
 
 /* The parts below the probe, apart so that tests reach them. */
 

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -481,4 +482,18 @@ int nest_image_rewrite_map(int images, const char *path, int parent, struct nest
 		r = add_memory_file(&rewrite, err);
 	nest_image_areas_done(&rewrite.areas);
 	return r < 0 ? nest_err_wrap(err, "map the snapshot's memory") : 0;
+}
+
+int nest_image_rewrite_add_room(int images, struct nest_err *err)
+{
+	nest_autoclose int fd =
+		openat(images, NEST_IMAGE_REWRITE_FILE, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0; /* its memory is copied */
+	if (fd < 0 || fstat(fd, &st) < 0 ||
+		ftruncate(fd, st.st_size + (off_t)NEST_IMAGE_REWRITE_ROOM) < 0 || fsync(fd) < 0)
+		return nest_err_set(err, -errno, "make room in the memory file");
+	return 0;
 }

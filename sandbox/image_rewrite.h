@@ -33,4 +33,11 @@ struct nest_err;
  */
 int nest_image_rewrite_map(int images, const char *path, int parent, struct nest_err *err);
 
+/*
+ * Adds the room behind the pages of the memory file in @images, and has it on disk; where there is no
+ * such file, does nothing. Neither digests nor packs know of the room, for it holds nothing. Blocks on
+ * the disk.
+ */
+int nest_image_rewrite_add_room(int images, struct nest_err *err);
+
 #endif

@@ -120,6 +120,7 @@ struct nest_message_ready {
 	uint32_t have;				/* enum nest_footing_bit, or-ed */
 	char missing[NEST_MESSAGE_MISSING_MAX]; /* a line for each thing this machine lacks */
 	char no_snapshots[256];			/* why, or "" */
+	char criu[256];				/* the program that makes snapshots, or "" */
 };
 
 struct nest_message_started {

@@ -138,6 +138,8 @@ static int await_ready(int fd, struct nest_sandbox_terms *terms, struct nest_err
 	terms->have = message->ready.have;
 	memcpy(terms->missing, message->ready.missing, sizeof(terms->missing));
 	memcpy(terms->no_snapshots, message->ready.no_snapshots, sizeof(terms->no_snapshots));
+	memcpy(terms->criu, message->ready.criu, sizeof(terms->criu));
+	terms->criu[sizeof(terms->criu) - 1] = '\0';
 	return 0;
 }
 

@@ -37,6 +37,7 @@ struct nest_sandbox_config {
 	bool require_isolation; /* refuse to start where a namespace, cgroup or seccomp is missing */
 	bool mount_images; /* the agent may have file-system images mounted: nest_image_mount() */
 	bool snapshots;	   /* keep prepared cells ready to restore snapshots, if CRIU is there */
+	const char *criu;  /* a program, or a prefix that has it; NULL or "": where it usually is */
 	/* the file of the secret that sealed exports share (sandbox/snapshot_pack.h); NULL: none */
 	const char *snapshots_secret;
 	uint64_t snapshots_bytes; /* the store's bound; the longest unused go first; 0 = no bound */

@@ -14,6 +14,11 @@ bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **re
 	return sandbox->terms->no_snapshots[0] == '\0';
 }
 
+const char *nest_snapshot_program(const struct nest_sandbox *sandbox)
+{
+	return sandbox->terms->criu;
+}
+
 static int check_key(const char *key, struct nest_err *err)
 {
 	if (nest_message_check_key(key))

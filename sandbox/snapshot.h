@@ -30,6 +30,9 @@ struct nest_snapshot_kind {
 /* Do restores work here? True, or false with the reason in *@ret_why (lives as long as @sandbox). */
 bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **ret_why);
 
+/* The path of the program that makes and restores them; lives as long as @sandbox. */
+const char *nest_snapshot_program(const struct nest_sandbox *sandbox);
+
 /*
  * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It stays stopped, or, if the dump was
  * refused, runs on: in either case the cell is the caller's to kill. The worker must be quiescent: nothing in its

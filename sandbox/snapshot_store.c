@@ -520,27 +520,13 @@ void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const cha
 	nest_file_remove_tree(store->dir, name, NULL);
 }
 
-/* See NEST_IMAGE_REWRITE_ROOM: neither digests nor packs know of it, for it holds nothing. */
-static int add_room(const struct nest_snapshot_store *store, const char *name, struct nest_err *err)
-{
-	char path[64];
-	nest_autoclose int fd = -1;
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%.31s/%s", name, NEST_IMAGE_REWRITE_FILE);
-	fd = openat(store->dir, path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return 0; /* its memory is copied */
-	if (fd < 0 || fstat(fd, &st) < 0 ||
-		ftruncate(fd, st.st_size + (off_t)NEST_IMAGE_REWRITE_ROOM) < 0 || fsync(fd) < 0)
-		return nest_err_set(err, -errno, "make room in the memory file");
-	return 0;
-}
-
 int nest_snapshot_store_publish(const struct nest_snapshot_store *store, const char *name,
 	const char *key, struct nest_err *err)
 {
-	int r = add_room(store, name, err);
+	nest_autoclose int dir =
+		openat(store->dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int r = dir < 0 ? nest_err_set(err, -errno, "open '%s'", name)
+			: nest_image_rewrite_add_room(dir, err);
 
 	if (r < 0)
 		return r;

@@ -568,6 +568,7 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 
 	memcpy(ready.missing, spawner->footing.missing, sizeof(ready.missing));
 	memcpy(ready.no_snapshots, spawner->no_snapshots, sizeof(ready.no_snapshots));
+	memcpy(ready.criu, spawner->criu.binary, sizeof(ready.criu));
 	nest_message_begin(&ready.head, NEST_MESSAGE_READY, sizeof(ready), 0);
 	nest_message_send(sock, &ready);
 }

@@ -24,6 +24,19 @@ struct outcome {
 	struct nest_snapshot_store_contents contents;
 };
 
+/* Cells run CRIU as they see it. */
+static int check_visible(const char *path, const char *const *root_paths, struct nest_err *err)
+{
+	for (; *root_paths; root_paths++) {
+		size_t n = strlen(*root_paths);
+
+		if (strncmp(path, *root_paths, n) == 0 && path[n] == '/')
+			return 0;
+	}
+	return nest_err_say(err, -ENOENT,
+		"CRIU at '%s' is below none of cells.rootPaths, so that cells can't run it", path);
+}
+
 void nest_spawner_snapshot_open(
 	struct nest_spawner *spawner, const struct nest_sandbox_config *config)
 {
@@ -40,7 +53,9 @@ void nest_spawner_snapshot_open(
 		r = nest_err_say(&err, -EPERM,
 			"cells have no root file system, pids and users of their own");
 	if (r == 0)
-		r = nest_criu_rpc_find(&spawner->criu, &err);
+		r = nest_criu_rpc_find(config->criu, &spawner->criu, &err);
+	if (r == 0)
+		r = check_visible(spawner->criu.path, config->root_paths, &err);
 	if (r == 0)
 		r = nest_snapshot_store_open(
 			config->state_dir, config->snapshots_bytes, &spawner->store, &err);

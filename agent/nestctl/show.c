@@ -203,6 +203,14 @@ static cJSON *sorted_workers(cJSON *workers)
 	return sorted;
 }
 
+/* Worth a line only where they were to be had, and are not. */
+static void print_snapshots(const cJSON *snapshots)
+{
+	if (strcmp(nest_command_string(snapshots, "state"), "unavailable") == 0)
+		nest_terminal_print(stdout, NEST_TERMINAL_YELLOW, "no snapshots: %s\n\n",
+			nest_command_string(snapshots, "detail"));
+}
+
 static int top_once(struct nest_command_context *context, bool clear)
 {
 	nest_autojson cJSON *host = NULL, *json = NULL, *sorted = NULL;
@@ -223,6 +231,7 @@ static int top_once(struct nest_command_context *context, bool clear)
 		nest_command_string(host, "version"), nest_command_string(host, "state"),
 		nest_command_number(host, "workers"), nest_command_number(host, "cellsPrepared"),
 		nest_terminal_bytes(nest_command_number(host, "cacheBytes"), memory));
+	print_snapshots(cJSON_GetObjectItem(host, "snapshots"));
 	print_workers(sorted);
 	fflush(stdout);
 	return NEST_COMMAND_OK;

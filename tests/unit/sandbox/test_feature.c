@@ -28,12 +28,14 @@
 
 static struct nest_feature *rows;
 static size_t n_rows;
+static const struct nest_feature_wish wish = { .snapshots = true };
 
 static void probe(void)
 {
 	struct nest_err err = NEST_ERR_INIT;
 
-	ck_assert_msg(nest_feature_probe(&rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
+	ck_assert_msg(
+		nest_feature_probe(&wish, &rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
 }
 
 static const struct nest_feature *row(const char *name)
@@ -94,7 +96,8 @@ START_TEST(root_sees_what_cells_need)
 	static const char *const needed[] = { "user", "CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID",
 		"CAP_SETPCAP", "CAP_KILL", "CAP_NET_ADMIN", "pid namespace", "mount namespace",
 		"ipc namespace", "uts namespace", "net namespace", "time namespace", "seccomp",
-		"no_new_privs", "new mount API", "clone3", "pidfd", "close_range" };
+		"no_new_privs", "new mount API", "clone3", "pidfd", "close_range", "CRIU",
+		NEST_FEATURE_SNAPSHOTS };
 
 	probe();
 	assert_well_formed();
@@ -190,7 +193,7 @@ START_TEST(probing_is_quick)
 	probe();
 	all = nest_clock_mono_us() - start;
 	start = nest_clock_mono_us();
-	nest_feature_criu_probe(&feature);
+	nest_feature_criu_probe(NULL, &feature);
 	criu = nest_clock_mono_us() - start;
 	printf("probe: %llu ms, CRIU's part %llu ms\n", (unsigned long long)all / 1000,
 		(unsigned long long)criu / 1000);
@@ -211,7 +214,8 @@ static void expect_little(void)
 	struct nest_err err = NEST_ERR_INIT;
 	bool remedied = false;
 
-	CHILD_ASSERT(nest_feature_probe(&rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
+	CHILD_ASSERT(
+		nest_feature_probe(&wish, &rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
 	for (size_t i = 0; i < n_rows; i++) {
 		const struct nest_feature *f = &rows[i];
 
@@ -250,7 +254,8 @@ static void expect_no_namespaces(void)
 {
 	struct nest_err err = NEST_ERR_INIT;
 
-	CHILD_ASSERT(nest_feature_probe(&rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
+	CHILD_ASSERT(
+		nest_feature_probe(&wish, &rows, &n_rows, &err) == 0, "%s", nest_err_text(&err));
 	for (size_t i = 0; i < n_rows; i++) {
 		const struct nest_feature *f = &rows[i];
 
