@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -105,11 +106,15 @@ static int refuse_orphans(
 	return search.r;
 }
 
+/* What was written so far is still there. CRIU may have had no room to say so, even. */
 static void name_cause(int draft, struct nest_err *err)
 {
 	nest_autofree char *log = NULL;
+	struct statvfs disk;
 
-	if (nest_file_read(draft, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) == 0)
+	if (fstatvfs(draft, &disk) == 0 && disk.f_bavail == 0)
+		nest_err_say(err, -ENOSPC, "the file system that snapshots are kept on is full");
+	else if (nest_file_read(draft, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) == 0)
 		nest_criu_rpc_name_cause(log, err);
 }
 

@@ -2,6 +2,7 @@
 """Snapshots and the machine: which CRIU, whether it works here, and how much disk there is."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -113,3 +114,70 @@ def test_a_criu_that_cells_do_not_see_is_not_used(make_host, place):
     host = make_host({**config(place, broken(place)), "cells": {}})
     state = snapshots_of(host)
     assert state["state"] == "unavailable" and "below none of cells.rootPaths" in state["detail"], state
+
+
+@pytest.fixture
+def small_disk(workdir):
+    """A host's root whose snapshots lie on a file system of 64 MB."""
+    disk = workdir / "host" / "state" / "snapshots"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(disk, left):
+    """Leaves so many bytes on it."""
+    status = os.statvfs(disk)
+    with open(disk / "ballast", "wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, status.f_bavail * status.f_frsize - left)
+
+
+@pytest.mark.parametrize("left", [0, 200_000, 4_000_000])
+@pytest.mark.parametrize("runtime, source", [
+    ("nodejs", "exports.handler = async () => 'served';"),
+    ("python", "def handler(event, context):\n    return 'served'\n"),
+], ids=["node", "python"])
+def test_a_disk_that_fills_up_while_dumping_costs_no_request(small_disk, make_host, left, runtime, source):
+    host = make_host({"snapshots": {"enabled": True}, "standby": {"memory": 0}})
+    (small_disk / "ballast").touch()
+    fill(small_disk, left)
+    deploy(host, runtime, "big", source)
+    state = wait_for(lambda: (s := snapshot_of(host, "big"))["state"] == "paused" and s, "the refusal")
+    assert "is full" in state["lastFailure"] or "No space left" in state["lastFailure"], state
+    assert cold(host, "big") == "served"
+    wait_for(lambda: [p.name for p in small_disk.iterdir()] == ["ballast"], "the half-made one is swept")
+    (small_disk / "ballast").unlink()
+    host.nestctl("snapshot", "build", "big")
+    await_snapshot(host, "big")
+    assert cold(host, "big") == "served" and restores(host, "big") == 1
+
+
+ROOM = 128 << 30  # behind the pages of a memory file; takes none
+
+
+def kept(host):
+    """key -> bytes of what the store keeps."""
+    return {d.name: sum(f.stat().st_size % ROOM for f in d.iterdir())
+            for d in (host.root / "state" / "snapshots").iterdir() if len(d.name) == 64}
+
+
+def test_the_longest_unused_snapshot_goes_first_when_the_store_is_full(make_host):
+    def deployed(host, name):
+        deploy(host, "python", name, f"def handler(event, context):\n    return '{name}'\n")
+        return await_snapshot(host, name)["key"]
+
+    roomy = make_host({"snapshots": {"enabled": True}, "standby": {"memory": 0}}, name="roomy")
+    keys = [deployed(roomy, name) for name in ("one", "two", "three")]
+    sizes = kept(roomy)
+    limit = sum(sizes.values()) - min(sizes[key] for key in keys) // 2  # room for two of them
+    host = make_host({"snapshots": {"enabled": True, "bytes": limit}, "standby": {"memory": 0}})
+    one, two = deployed(host, "one"), deployed(host, "two")
+    assert cold(host, "one") == "one" and restores(host, "one") == 1
+    three = deployed(host, "three")
+    assert {one, three} <= set(kept(host)) and two not in kept(host)
+    assert sum(kept(host).values()) <= limit
+    for name in ("one", "two", "three"):
+        assert cold(host, name) == name
+    assert [restores(host, name) for name in ("one", "two", "three")] == [2, 0, 1]
+    assert snapshot_of(host, "two")["state"] == "paused"
