@@ -18,8 +18,12 @@ UNFROZEN = {
 }
 
 
+def directory_of(host, snapshot):
+    return host.root / "state" / "snapshots" / snapshot["key"]
+
+
 def images_of(host, snapshot):
-    return [file for file in (host.root / "state" / "snapshots" / snapshot["key"]).iterdir()]
+    return list(directory_of(host, snapshot).iterdir())
 
 
 def runtimes(host):
@@ -151,11 +155,11 @@ def test_they_are_there_after_a_restart(make_host):
     table = host.nestctl("snapshot", "build-runtimes").stdout
     assert table.count("stands") == 2 and "nodejs" in table and "python" in table, table
     assert host.nestctl("snapshot", "runtimes").stdout == table
-    made = {name: one["madeAt"] for name, one in runtimes(host).items()}
+    made = {name: directory_of(host, one).stat().st_ino for name, one in runtimes(host).items()}
     host.stop()
     host.start()
     host.nestctl("snapshot", "build-runtimes")
-    assert {name: one["madeAt"] for name, one in runtimes(host).items()} == made
+    assert {name: directory_of(host, one).stat().st_ino for name, one in runtimes(host).items()} == made
     assert host.log().count("runtime 'nodejs' starts from a snapshot") == 1
 
 
