@@ -16,6 +16,7 @@
 #include "runtime/output.h"
 #include "runtime/services.h"
 #include "runtime/worker_impl.h"
+#include "sandbox/sandbox.h"
 #include "sandbox/snapshot.h"
 
 /* A worker into a snapshot, and clones out of it. */
@@ -118,12 +119,18 @@ int nest_worker_dump(struct nest_worker *worker, const char *key,
 
 /* ---- restored ---- */
 
-static int add_env(cJSON *told, const char *const *envp)
+/* What a cell adds to a worker's: those that are restored into have a root of their own. */
+static const char *const cell_env[] = {
+	"NESTLET_FUNCTION_DIR=" NEST_SANDBOX_FUNCTION_DIR,
+	"NESTLET_RUNTIME_DIR=" NEST_SANDBOX_RUNTIME_DIR,
+	NULL,
+};
+
+static int add_variables(cJSON *env, const char *const *envp)
 {
-	cJSON *env = cJSON_AddObjectToObject(told, "env");
 	char name[512];
 
-	for (; env && *envp; envp++) {
+	for (; *envp; envp++) {
 		size_t n = strcspn(*envp, "=");
 
 		if (n >= sizeof(name))
@@ -133,7 +140,15 @@ static int add_env(cJSON *told, const char *const *envp)
 		if (!cJSON_AddStringToObject(env, name, *envp + n + 1))
 			return -ENOMEM;
 	}
-	return env ? 0 : -ENOMEM;
+	return 0;
+}
+
+static int add_env(cJSON *told, const char *const *envp)
+{
+	cJSON *env = cJSON_AddObjectToObject(told, "env");
+	int r = env ? add_variables(env, envp) : -ENOMEM;
+
+	return r < 0 ? r : add_variables(env, cell_env);
 }
 
 static int add_entropy(cJSON *told)

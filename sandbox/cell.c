@@ -12,9 +12,6 @@
 #include "sandbox/footing.h"
 #include "sandbox/sandbox.h"
 
-#define CELL_RUNTIME_DIR "/runtime"
-#define CELL_FUNCTION_DIR "/function"
-
 /* ---- the start message ---- */
 
 static int add_string(struct nest_buf *strings, const char *head, const char *tail)
@@ -28,8 +25,8 @@ static int add_string(struct nest_buf *strings, const char *head, const char *ta
 static int add_argument(
 	struct nest_buf *strings, const struct nest_sandbox_terms *terms, const char *argument)
 {
-	size_t n = strlen(CELL_RUNTIME_DIR);
-	bool ours = strncmp(argument, CELL_RUNTIME_DIR "/", n + 1) == 0;
+	size_t n = strlen(NEST_SANDBOX_RUNTIME_DIR);
+	bool ours = strncmp(argument, NEST_SANDBOX_RUNTIME_DIR "/", n + 1) == 0;
 
 	if (ours && !(terms->have & NEST_FOOTING_MOUNT))
 		return add_string(strings, terms->runtimes_dir, argument + n);
@@ -40,7 +37,7 @@ static int add_directories(
 	struct nest_buf *strings, const struct nest_sandbox_terms *terms, int code_fd)
 {
 	bool own_root = terms->have & NEST_FOOTING_MOUNT;
-	char function_dir[PATH_MAX] = CELL_FUNCTION_DIR;
+	char function_dir[PATH_MAX] = NEST_SANDBOX_FUNCTION_DIR;
 	char link[32];
 	int r;
 
@@ -56,8 +53,8 @@ static int add_directories(
 	r = add_string(strings, "NESTLET_FUNCTION_DIR=", function_dir);
 	if (r < 0)
 		return r;
-	return add_string(
-		strings, "NESTLET_RUNTIME_DIR=", own_root ? CELL_RUNTIME_DIR : terms->runtimes_dir);
+	return add_string(strings,
+		"NESTLET_RUNTIME_DIR=", own_root ? NEST_SANDBOX_RUNTIME_DIR : terms->runtimes_dir);
 }
 
 /* Appends all strings and counts them. */

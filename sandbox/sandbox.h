@@ -141,6 +141,10 @@ struct nest_cell_events {
 	void (*exited)(struct nest_cell *cell, const struct nest_cell_exit *how, void *arg);
 };
 
+/* Where a cell with a root of its own has the code and the runtimes. */
+#define NEST_SANDBOX_FUNCTION_DIR "/function"
+#define NEST_SANDBOX_RUNTIME_DIR "/runtime"
+
 /*
  * Starts a process in a prepared cell, or in one made for it when the pool is empty. Its working
  * directory is the code's; beside @envp it finds NESTLET_FUNCTION_DIR and NESTLET_RUNTIME_DIR: /function and

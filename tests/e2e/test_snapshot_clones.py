@@ -221,7 +221,7 @@ exports.handler = async (files) => ({
   threads: list(`${self}/task`).map((id) => read(`${self}/task/${id}/status`)),
   umask: process.umask(), cwd: process.cwd(), exe: fs.readlinkSync(`${self}/exe`), pid: process.pid, ppid: process.ppid,
   root: list('/'), processes: list('/proc').filter((name) => /^[0-9]+$/.test(name)),
-  descriptors: list(`${self}/fd`).length,
+  descriptors: list(`${self}/fd`).length, env: process.env,
   write: (() => { try { fs.writeFileSync('/function/x', ''); return 'written'; } catch (e) { return e.code; } })(),
 });
 """
@@ -253,7 +253,7 @@ def handler(files, context):
         'policy': os.sched_getscheduler(0), 'priority': os.getpriority(os.PRIO_PROCESS, 0),
         'blocked': sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])), 'root': sorted(os.listdir('/')),
         'processes': sorted(name for name in os.listdir('/proc') if name.isdigit()),
-        'descriptors': len(os.listdir(f'{self}/fd')), 'write': os.access('/function', os.W_OK),
+        'descriptors': len(os.listdir(f'{self}/fd')), 'env': dict(os.environ), 'write': os.access('/function', os.W_OK),
     }
 """
 
