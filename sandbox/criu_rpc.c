@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -269,18 +270,37 @@ static const char *plain_text(char *message)
 	return at && strncmp(message, "Error (", 7) == 0 ? at + 3 : message;
 }
 
-static int await_answer(int sock, struct answer *ret, struct nest_err *err)
+/*
+ * Until there is something to be read from @sock, or process @pidfd has ended. What CRIU forks to try
+ * the kernel out has the socket, too, and outlives a CRIU that was killed.
+ */
+static void await_word(int sock, int pidfd)
+{
+	struct pollfd polled[] = {
+		{ .fd = sock, .events = POLLIN },
+		{ .fd = pidfd, .events = POLLIN },
+	};
+
+	while (poll(polled, NEST_ARRAY_SIZE(polled), -1) < 0 && errno == EINTR)
+		continue;
+}
+
+/* @pidfd: CRIU's process, or -1: only the socket tells of its end. */
+static int await_answer(int sock, int pidfd, struct answer *ret, struct nest_err *err)
 {
 	static uint8_t bytes[ANSWER_MAX];
 	ssize_t n;
 	int r;
 
 	*ret = (struct answer){ .pid = 0 };
+	if (pidfd >= 0)
+		await_word(sock, pidfd);
 	do
-		n = recv(sock, bytes, sizeof(bytes), 0);
+		n = recv(sock, bytes, sizeof(bytes), pidfd >= 0 ? MSG_DONTWAIT : 0);
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
-		return nest_err_say(err, n < 0 ? -errno : -EPIPE, "CRIU ended without an answer");
+		return nest_err_say(err, n < 0 && errno != EAGAIN ? -errno : -EPIPE,
+			"CRIU ended without an answer");
 	r = parse_answer((struct nest_wire){ .at = bytes, .left = (size_t)n }, ret);
 	if (r < 0)
 		return nest_err_say(err, r, "CRIU's answer is malformed");
@@ -314,7 +334,7 @@ int nest_criu_rpc_await_primed(int sock, struct nest_err *err)
 {
 	struct answer answer;
 
-	return await_answer(sock, &answer, err);
+	return await_answer(sock, -1, &answer, err);
 }
 
 struct option {
@@ -332,7 +352,7 @@ static int put_options(struct nest_buf *out, const struct option *options, size_
 }
 
 /* Sends @opts as a request of @type and awaits its answer. */
-static int ask(int sock, unsigned type, const struct nest_buf *opts, struct answer *ret,
+static int ask(int sock, int pidfd, unsigned type, const struct nest_buf *opts, struct answer *ret,
 	struct nest_err *err)
 {
 	struct nest_buf request = NEST_BUF_INIT;
@@ -342,10 +362,10 @@ static int ask(int sock, unsigned type, const struct nest_buf *opts, struct answ
 		r = nest_wire_put_bytes(&request, REQ_OPTS, nest_buf_bytes(opts), opts->len);
 	r = send_request(sock, &request, r, err);
 	nest_buf_done(&request);
-	return r < 0 ? r : await_answer(sock, ret, err);
+	return r < 0 ? r : await_answer(sock, pidfd, ret, err);
 }
 
-int nest_criu_rpc_dump(int sock, pid_t pid, uint64_t channel_ino, struct nest_err *err)
+int nest_criu_rpc_dump(int sock, int pidfd, pid_t pid, uint64_t channel_ino, struct nest_err *err)
 {
 	const struct option options[] = {
 		/* no descriptor of ours is known to CRIU; its own are, by the path below */
@@ -374,7 +394,7 @@ int nest_criu_rpc_dump(int sock, pid_t pid, uint64_t channel_ino, struct nest_er
 	if (r == 0)
 		r = nest_wire_put_string(&opts, OPT_EXTERNAL, text);
 	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
-		  : ask(sock, TYPE_DUMP, &opts, &answer, err);
+		  : ask(sock, pidfd, TYPE_DUMP, &opts, &answer, err);
 	nest_buf_done(&opts);
 	return r;
 }
@@ -423,7 +443,7 @@ int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RP
 	if (r == 0)
 		r = put_inherited(&opts, inos);
 	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
-		  : ask(sock, TYPE_RESTORE, &opts, &answer, err);
+		  : ask(sock, -1, TYPE_RESTORE, &opts, &answer, err);
 	nest_buf_done(&opts);
 	if (r == 0)
 		*ret_pid = answer.pid;

@@ -65,9 +65,10 @@ int nest_criu_rpc_await_primed(int sock, struct nest_err *err);
 
 /*
  * Dumps process @pid of CRIU's pid namespace into descriptor NEST_CRIU_RPC_IMAGES_FD and ends it.
- * @channel_ino is its channel's inode. CRIU's errors are in NEST_CRIU_RPC_LOG there.
+ * @channel_ino is its channel's inode. CRIU's errors are in NEST_CRIU_RPC_LOG there. @pidfd: of the
+ * CRIU behind @sock, whose end then ends the waiting (-EPIPE); -1: the end of all who have its socket does.
  */
-int nest_criu_rpc_dump(int sock, pid_t pid, uint64_t channel_ino, struct nest_err *err);
+int nest_criu_rpc_dump(int sock, int pidfd, pid_t pid, uint64_t channel_ino, struct nest_err *err);
 
 /*
  * Restores what lies in directory @images, a descriptor of the process that made @sock, which is

@@ -271,7 +271,8 @@ static int freeze(struct trial *trial, pid_t subject, struct nest_err *err)
 
 	if (r < 0)
 		return r;
-	r = nest_criu_rpc_dump(trial->dumper, subject, trial->wires[NEST_CRIU_RPC_CHANNEL], err);
+	r = nest_criu_rpc_dump(
+		trial->dumper, -1, subject, trial->wires[NEST_CRIU_RPC_CHANNEL], err);
 	if (r < 0 &&
 		nest_file_read(trial->images, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) == 0)
 		nest_criu_rpc_name_cause(log, err);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -71,6 +72,7 @@ static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *
 struct search {
 	const struct nest_snapshot_dump *dump;
 	const struct worker *worker;
+	pid_t dumper;
 	struct nest_err *err;
 	int r;
 };
@@ -86,9 +88,12 @@ static void judge_child(int proc, pid_t child, void *arg)
 	snprintf(path, sizeof(path), "%d/status", child);
 	if (search->r < 0 || child == search->dump->worker ||
 		nest_file_read(proc, path, STATUS_MAX, &status, NULL, NULL) < 0 ||
-		read_number(status, "\nUid:\t") != search->worker->uid ||
 		strstr(status, "\nState:\tZ"))
 		return;
+	if (read_number(status, "\nUid:\t") != search->worker->uid) {
+		search->dumper = child;
+		return;
+	}
 	name = strncmp(status, "Name:\t", 6) == 0 ? status + 6 : "";
 	search->r = nest_err_say(search->err, -EBUSY,
 		"process '%.*s' runs in the background, no longer a child of the worker's: clones "
@@ -96,14 +101,22 @@ static void judge_child(int proc, pid_t child, void *arg)
 		(int)strcspn(name, "\n"), name);
 }
 
-/* CRIU dumps the worker and all below it. What has left that tree would be missing in clones. */
-static int refuse_orphans(
-	const struct nest_snapshot_dump *dump, const struct worker *worker, struct nest_err *err)
+/*
+ * CRIU dumps the worker and all below it. What has left that tree would be missing in clones. *@ret is
+ * a pidfd of the cell's dumper.
+ */
+static int look_at_others(const struct nest_snapshot_dump *dump, const struct worker *worker,
+	int *ret, struct nest_err *err)
 {
 	struct search search = { .dump = dump, .worker = worker, .err = err };
 
 	nest_descend_children(dump->proc, worker->parent, judge_child, &search);
-	return search.r;
+	if (search.r < 0)
+		return search.r;
+	if (search.dumper == 0)
+		return nest_err_say(err, -ESRCH, "the cell's dumper has ended");
+	*ret = pidfd_open(search.dumper, 0);
+	return *ret < 0 ? nest_err_set(err, -errno, "watch the cell's dumper") : 0;
 }
 
 /* What was written so far is still there. CRIU may have had no room to say so, even. */
@@ -119,14 +132,14 @@ static void name_cause(int draft, struct nest_err *err)
 }
 
 /* Has the cell's dumper become CRIU, and CRIU dump the worker. */
-static int run_criu(
-	const struct nest_snapshot_dump *dump, pid_t pid, uint64_t channel, struct nest_err *err)
+static int run_criu(const struct nest_snapshot_dump *dump, int pidfd, pid_t pid, uint64_t channel,
+	struct nest_err *err)
 {
 	int r = nest_fd_send(dump->dumper, "d", 1, &dump->draft, 1);
 
 	if (r < 0)
 		return nest_err_set(err, r, "wake the cell's dumper");
-	r = nest_criu_rpc_dump(dump->dumper, pid, channel, err);
+	r = nest_criu_rpc_dump(dump->dumper, pidfd, pid, channel, err);
 	if (r < 0)
 		name_cause(dump->draft, err);
 	unlinkat(dump->draft, NEST_CRIU_RPC_LOG, 0);
@@ -152,16 +165,17 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	struct nest_snapshot_store_contents *ret, struct nest_err *err)
 {
 	struct worker worker = { .uid = 0 };
+	nest_autoclose int dumper = -1;
 	int r = look_at_worker(dump, &worker, ret->wires, err);
 
 	if (r == 0)
-		r = refuse_orphans(dump, &worker, err);
+		r = look_at_others(dump, &worker, &dumper, err);
 	if (r < 0)
 		return r;
 	/* safe: a cell's mounts show less than ours, and only its PID 1 has a say in them */
 	if (setns(dump->cell, CLONE_NEWNS) < 0)
 		return nest_err_set(err, -errno, "enter the cell's mounts");
-	r = run_criu(dump, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
+	r = run_criu(dump, dumper, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
 	/* the worker is stopped now, and changes nothing any more */
 	if (r == 0)
 		r = nest_tmp_image_save(dump->draft, err);
