@@ -339,7 +339,7 @@ static int start_one(struct nest_gather *gather, struct nest_load *load,
 }
 
 static int load_one(struct nest_gather *gather, const struct nest_reference *reference,
-	nest_loader_cb *cb, void *arg, struct nest_err *err)
+	bool in_layers, nest_loader_cb *cb, void *arg, struct nest_err *err)
 {
 	struct nest_err cause = NEST_ERR_INIT;
 	struct nest_load *load;
@@ -351,6 +351,7 @@ static int load_one(struct nest_gather *gather, const struct nest_reference *ref
 	if (!load)
 		return -ENOMEM;
 	load->gather = gather;
+	load->in_layers = in_layers;
 	load->cb = cb;
 	load->arg = arg;
 	rc = take_names(load, reference, &cause);
@@ -413,12 +414,6 @@ static int merge(struct layers *all, struct nest_err *err)
 	load->layers = calloc(all->n, sizeof(struct nest_tree *));
 	rc = load->layers && load->shown ? 0 : nest_err_set(err, -ENOMEM, "merge layers");
 	for (size_t i = 0; rc == 0 && i < all->n; i++)
-		if (nest_tree_kind(all->layer[i].tree) == NEST_TREE_IMAGE)
-			rc = nest_err_say(err, -EINVAL,
-				"layer %zu is an EROFS image, which can't be merged with others: "
-				"pack it as tar.zst",
-				i + 1);
-	for (size_t i = 0; rc == 0 && i < all->n; i++)
 		hexes[i] = nest_tree_hex(all->layer[i].tree);
 	if (rc == 0)
 		rc = nest_layers_digest(hexes, all->n, load->hex, err);
@@ -472,7 +467,7 @@ static int load_layers(struct nest_gather *gather, const struct nest_reference *
 		struct layer *layer = &all->layer[all->n];
 
 		layer->all = all;
-		rc = load_one(gather, &references[all->n], on_layer, layer, &all->err);
+		rc = load_one(gather, &references[all->n], true, on_layer, layer, &all->err);
 		if (rc < 0)
 			break;
 		all->missing++;
@@ -497,7 +492,7 @@ int nest_gather_load(struct nest_gather *gather, const struct nest_reference *re
 			err, -EINVAL, "%zu layers: there must be 1 to %d", n, LAYERS_MAX);
 	if (n > 1)
 		return load_layers(gather, references, n, cb, arg, err);
-	return load_one(gather, references, cb, arg, err);
+	return load_one(gather, references, false, cb, arg, err);
 }
 
 /* ---- opening and closing ---- */

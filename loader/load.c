@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/erofs.h"
 #include "base/fd.h"
 #include "base/file.h"
 #include "loader/copy.h"
@@ -19,6 +21,7 @@
 #include "loader/layers.h"
 #include "loader/tree_image.h"
 #include "loader/unpack.h"
+#include "loader/unpack_erofs.h"
 
 #define CHUNK (256u * 1024)
 
@@ -126,21 +129,76 @@ void nest_load_take_digest(struct nest_load *load)
 		load->rc = digest_path(load);
 }
 
+/* An image that is kept to be mounted is unpacked as the directory @name in staging. */
+static int unpack_layer(struct nest_load *load, const struct nest_tree *tree, const char *name)
+{
+	nest_autodraft struct nest_draft *draft = NULL;
+	nest_autoclose int fd = -1;
+	int rc = nest_tree_open_image(tree, &fd, &load->err);
+
+	if (rc == 0)
+		rc = nest_draft_new(nest_cache_staging_fd(load->cache), name, &load->limits, &draft,
+			&load->err);
+	return rc < 0 ? rc : nest_unpack_erofs_file(fd, draft, &load->err);
+}
+
+/* @name: where in staging it may be unpacked. */
+static int open_layer(
+	struct nest_load *load, const struct nest_tree *tree, const char *name, int *ret_fd)
+{
+	int fd;
+	int rc;
+
+	if (nest_tree_kind(tree) == NEST_TREE_DIRECTORY)
+		return nest_tree_open(tree, ret_fd, &load->err);
+	rc = unpack_layer(load, tree, name);
+	if (rc < 0)
+		return rc;
+	fd = openat(nest_cache_staging_fd(load->cache), name,
+		O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return nest_err_set(&load->err, -errno, "open a layer in staging");
+	*ret_fd = fd;
+	return 0;
+}
+
+static int open_layers(struct nest_load *load, const char *dir, int *fds, size_t *ret_n)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < load->n_layers; i++) {
+		char name[NEST_CACHE_NAME_CAP + 24];
+
+		snprintf(name, sizeof(name), "%s/%zu", dir, i);
+		rc = open_layer(load, load->layers[i], name, &fds[i]);
+		if (rc < 0)
+			nest_err_wrap(&load->err, "layer %zu", i + 1);
+		else
+			*ret_n = i + 1;
+	}
+	return rc;
+}
+
 static int merge_layers(struct nest_load *load, struct nest_draft *draft)
 {
 	nest_autofree int *fds = calloc(load->n_layers, sizeof(*fds));
+	int staging_fd = nest_cache_staging_fd(load->cache);
+	char dir[NEST_CACHE_NAME_CAP];
 	size_t n = 0;
-	int rc = fds ? 0 : nest_err_set(&load->err, -ENOMEM, "merge layers");
+	int rc;
 
-	for (; rc == 0 && n < load->n_layers; n++) {
-		rc = nest_tree_open(load->layers[n], &fds[n], &load->err);
-		if (rc < 0)
-			break;
-	}
+	nest_cache_name(load->cache, "layers", dir);
+	if (!fds)
+		return nest_err_set(&load->err, -ENOMEM, "merge layers");
+	if (mkdirat(staging_fd, dir, 0700) < 0)
+		return nest_err_set(&load->err, -errno, "make a directory in staging");
+	rc = open_layers(load, dir, fds, &n);
 	if (rc == 0)
 		rc = nest_layers_merge(fds, n, &load->limits, draft, &load->err);
 	while (n > 0)
 		close(fds[--n]);
+	/* What can't be removed here goes at the next open. */
+	(void)nest_file_remove_tree(staging_fd, dir, NULL);
 	return rc;
 }
 
@@ -225,24 +283,30 @@ static int open_archive(struct nest_load *load)
 	return fd < 0 ? nest_err_set(&load->err, -errno, "open the archive in staging") : fd;
 }
 
-/*
- * An image is not unpacked: reading one takes a file system's driver, and those that may be trusted
- * with the kernel's are mounted. 1: the archive is none.
- */
+/* Keeps an image as it is, if it may be mounted. 1: it may not, or the archive is none. */
 static int keep_image(struct nest_load *load, const char *draft_name)
 {
 	struct nest_draft_totals totals;
-	int rc = nest_tree_image_fill(nest_cache_staging_fd(load->cache), load->archive, draft_name,
-		&load->limits, &totals, &load->err);
+	int rc;
 
-	if (rc == 0 && !nest_tree_image_allowed(load->image_sources, load->source))
-		return nest_err_say(&load->err, -EACCES,
-			"it is an EROFS image, and cache.imageSources allows none of '%.200s': add "
-			"that there, or pack the code as tar.zst",
-			load->source);
+	if (load->in_layers || !nest_tree_image_allowed(load->image_sources, load->source))
+		return 1;
+	rc = nest_tree_image_fill(nest_cache_staging_fd(load->cache), load->archive, draft_name,
+		&load->limits, &totals, &load->err);
 	if (rc == 0)
 		load->totals = totals;
 	return rc;
+}
+
+static int unpack_whole(struct nest_load *load, int fd, struct nest_draft *draft)
+{
+	uint64_t bytes;
+	int rc = nest_erofs_check_file(fd, &bytes, &load->err);
+
+	if (rc < 0)
+		return rc;
+	return rc == 0 ? nest_unpack_erofs_file(fd, draft, &load->err)
+		       : nest_unpack_file(fd, draft, &load->err);
 }
 
 /* 1: it was an image, and @draft wasn't needed. */
@@ -262,7 +326,7 @@ static int make_from_archive(struct nest_load *load, struct nest_draft *draft, c
 	rc = keep_image(load, name);
 	if (rc <= 0)
 		return rc < 0 ? rc : 1;
-	return nest_unpack_file(fd, draft, &load->err);
+	return unpack_whole(load, fd, draft);
 }
 
 static int make_draft(struct nest_load *load, const char *name)

@@ -49,6 +49,7 @@ struct nest_load {
 	bool complete;			   /* all are, or never will be */
 	bool reading;			   /* the pool does */
 	bool streams;			   /* it counts as one that waits for the network */
+	bool in_layers;		   /* it is to be merged with others: no image may be kept */
 	struct nest_tree **layers; /* to be merged, lowest first; a reference is held to each */
 	size_t n_layers;
 

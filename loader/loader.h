@@ -32,7 +32,7 @@ struct nest_loader_config {
 	bool allow_unverified;		  /* whether code may come from a server without a sha256 */
 	/*
 	 * Whose EROFS images are kept, to be mounted: NULL-terminated prefixes of URLs, "admin" for
-	 * uploads, "*" for all. NULL: nobody's. Copied.
+	 * uploads, "*" for all. NULL: nobody's. Those of others, and layers, are unpacked. Copied.
 	 */
 	const char *const *image_sources;
 };
@@ -73,8 +73,8 @@ int nest_loader_load(struct nest_loader *loader, const struct nest_reference *re
 
 /*
  * An archive that arrives in pieces: written to a staging file while its SHA-256 is taken, then
- * unpacked and published. Formats by content: tar plain or compressed with gzip, zstd or lz4;
- * zip.
+ * unpacked and published. Formats by content: tar plain or compressed with gzip, zstd or lz4; zip;
+ * EROFS.
  */
 struct nest_upload;
 

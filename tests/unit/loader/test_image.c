@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/erofs.h"
 #include "base/file.h"
+#include "loader/reference.h"
 #include "loader/tree_image.h"
 #include "tests/unit/loader/kit.h"
 #include "tests/unit/suite.h"
@@ -146,7 +147,7 @@ START_TEST(an_image_is_kept_as_it_is_and_is_still_one_after_a_restart)
 }
 END_TEST
 
-START_TEST(an_image_of_a_source_that_is_not_named_is_refused)
+START_TEST(an_image_of_a_source_that_is_not_named_is_unpacked)
 {
 	static const char *const other[] = { "https://example.com/", NULL };
 	const char *const *const sources[] = { NULL, other };
@@ -155,15 +156,63 @@ START_TEST(an_image_of_a_source_that_is_not_named_is_refused)
 
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(sources); i++) {
 		struct result result;
+		char digest[NEST_TREE_DIGEST_LEN];
+		char content[65];
+		char wanted[65];
 
 		open_with(sources[i], 1u << 20);
 		upload(bytes, n, &result);
-		ck_assert_ptr_null(result.tree);
-		ck_assert_int_eq(result.err.code, -EACCES);
-		ck_assert_ptr_nonnull(strstr(result.err.text, "cache.imageSources"));
-		ck_assert_uint_eq(kit_count(kit_path("cache/trees")), 0);
+		ck_assert_msg(result.tree != NULL, "%s", nest_err_text(&result.err));
+		ck_assert_int_eq(nest_tree_kind(result.tree), NEST_TREE_DIRECTORY);
+		ck_assert_uint_eq(nest_tree_bytes(result.tree), 6);
+		snprintf(digest, sizeof(digest), "%s", nest_tree_digest(result.tree));
+		kit_digest_dir(kit_path("in"), wanted);
+		kit_digest_dir(kit_path("cache/trees/%s", digest + 7), content);
+		ck_assert_str_eq(content, wanted);
+		nest_tree_unref(result.tree);
+		kit_ok(nest_loader_remove(loader, digest, &result.err), &result.err);
+		uv_run(&loop, UV_RUN_DEFAULT);
 		close_it();
 		ck_assert_uint_eq(kit_count(kit_path("cache/staging")), 0);
+	}
+}
+END_TEST
+
+START_TEST(images_can_be_layers)
+{
+	struct nest_reference layers[2];
+	size_t n;
+	nest_autofree char *bytes = make_image(&n);
+
+	kit_mkdir(kit_path("above"));
+	kit_write(kit_path("above/hello"), "there\n", 6, 0644);
+	kit_write(kit_path("above/more"), "more\n", 5, 0644);
+	layers[0] = (struct nest_reference){ .url = kit_path("image") };
+	layers[1] = (struct nest_reference){ .url = kit_path("above") };
+	/* though this one could be mounted; then one that is kept for that */
+	for (int kept = 0; kept < 2; kept++) {
+		struct result result = { .calls = 0 };
+		struct result first = { .calls = 0 };
+		const char *digest;
+
+		open_with((const char *const[]){ "*", NULL }, 1u << 20);
+		if (kept) {
+			upload(bytes, n, &first);
+			ck_assert_int_eq(nest_tree_kind(first.tree), NEST_TREE_IMAGE);
+		}
+		kit_ok(nest_loader_load(loader, layers, 2, on_load, &result, &result.err),
+			&result.err);
+		uv_run(&loop, UV_RUN_DEFAULT);
+		ck_assert_msg(result.tree != NULL, "%s", nest_err_text(&result.err));
+		ck_assert_int_eq(nest_tree_kind(result.tree), NEST_TREE_DIRECTORY);
+		ck_assert_uint_eq(nest_tree_bytes(result.tree), 11);
+		digest = nest_tree_digest(result.tree);
+		kit_check_tree(kit_path("cache/trees/%s", digest + 7));
+		ck_assert_uint_eq(kit_count(kit_path("cache/staging")), 0);
+		nest_tree_unref(result.tree);
+		nest_tree_unref(first.tree);
+		close_it();
+		kit_ok(nest_file_remove_tree(AT_FDCWD, kit_path("cache"), NULL), NULL);
 	}
 }
 END_TEST
@@ -401,7 +450,8 @@ END_TEST
 
 NEST_SUITE_WITH("loader/image", enter, kit_leave,
 	an_image_is_kept_as_it_is_and_is_still_one_after_a_restart,
-	an_image_of_a_source_that_is_not_named_is_refused, an_image_above_the_limit_is_refused,
-	sources_are_words_or_beginnings_of_urls, a_superblock_is_believed_in_nothing,
-	verifying_finds_what_changed, what_was_recorded_outlives_a_restart,
-	closing_ends_a_verification, only_what_nobody_uses_is_removed)
+	an_image_of_a_source_that_is_not_named_is_unpacked, images_can_be_layers,
+	an_image_above_the_limit_is_refused, sources_are_words_or_beginnings_of_urls,
+	a_superblock_is_believed_in_nothing, verifying_finds_what_changed,
+	what_was_recorded_outlives_a_restart, closing_ends_a_verification,
+	only_what_nobody_uses_is_removed)
