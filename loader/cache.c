@@ -312,8 +312,8 @@ static int meta_text(
 		content);
 }
 
-int nest_cache_set_content(
-	struct nest_cache *cache, struct nest_tree *tree, const char *content, struct nest_err *err)
+int nest_cache_write_content(struct nest_cache *cache, const struct nest_tree *tree,
+	const char *content, struct nest_err *err)
 {
 	const struct nest_draft_totals totals = { .bytes = tree->bytes,
 		.entries = tree->entries,
@@ -322,13 +322,14 @@ int nest_cache_set_content(
 	char name[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
 	char text[META_MAX];
 	int n = meta_text(&totals, content, text);
-	int rc;
 
 	meta_name(nest_tree_hex(tree), name);
-	rc = nest_file_write_atomic(cache->trees_fd, name, text, (size_t)n, 0600, err);
-	if (rc == 0)
-		snprintf(tree->content, sizeof(tree->content), "%s", content);
-	return rc;
+	return nest_file_write_atomic(cache->trees_fd, name, text, (size_t)n, 0600, err);
+}
+
+void nest_cache_note_content(struct nest_tree *tree, const char *content)
+{
+	snprintf(tree->content, sizeof(tree->content), "%s", content);
 }
 
 static int write_meta(struct nest_cache *cache, const char *name, const char *hex,

@@ -75,9 +75,15 @@ void nest_cache_each(
 /* Takes one unused tree out. -EBUSY: it is in use. Its space comes back with the next sweep. */
 int nest_cache_remove(struct nest_cache *cache, struct nest_tree *tree);
 
-/* Notes the digest of what is in @tree's directory, durably or not at all. Blocks on the disk. */
-int nest_cache_set_content(struct nest_cache *cache, struct nest_tree *tree, const char *content,
-	struct nest_err *err);
+/*
+ * Writes down the digest of what is in @tree's directory, durably or not at all; @tree is in use and
+ * settled. Blocks on the disk. Any thread.
+ */
+int nest_cache_write_content(struct nest_cache *cache, const struct nest_tree *tree,
+	const char *content, struct nest_err *err);
+
+/* Takes it into the index, once it was written down. */
+void nest_cache_note_content(struct nest_tree *tree, const char *content);
 
 /*
  * Takes unused trees out, least recently used first, until the rest takes at most @keep_bytes of

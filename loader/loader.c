@@ -26,6 +26,7 @@
 #include "loader/cache.h"
 #include "loader/gather.h"
 #include "loader/load.h"
+#include "loader/record.h"
 #include "loader/tree.h"
 
 struct nest_loader {
@@ -41,8 +42,10 @@ struct nest_loader {
 	uv_work_t sweep;
 	bool sweeping;
 	bool sweep_again;
-	unsigned settling; /* trees in use that are being made durable */
-	bool gathering;	   /* gather's handles aren't closed yet */
+	unsigned settling;	    /* trees in use that are being made durable */
+	bool gathering;		    /* gather's handles aren't closed yet */
+	struct nest_record *record; /* NULL once it is being closed */
+	bool recording;		    /* its handles aren't closed yet */
 	bool closing;
 	void (*close_cb)(void *arg);
 	void *close_arg;
@@ -93,7 +96,7 @@ static void on_gather_closed(void *arg);
 static void close_if_idle(struct nest_loader *loader)
 {
 	bool busy = loader->working || loader->done || loader->uploads > 0 || loader->sweeping ||
-		    loader->settling > 0;
+		    loader->settling > 0 || loader->recording;
 
 	if (!loader->closing || busy || uv_is_closing((uv_handle_t *)&loader->idle))
 		return;
@@ -109,6 +112,21 @@ static void on_gather_closed(void *arg)
 
 	loader->gathering = false;
 	close_if_idle(loader);
+}
+
+static void on_record_closed(void *arg)
+{
+	struct nest_loader *loader = arg;
+
+	loader->recording = false;
+	close_if_idle(loader);
+}
+
+/* There may be trees now of whose content nothing is known. */
+static void start_record(struct nest_loader *loader)
+{
+	if (loader->record)
+		nest_record_start(loader->record);
 }
 
 static const struct {
@@ -292,9 +310,12 @@ static void after_settle(uv_work_t *work, int status)
 	/* It stays for those who run now, and is loaded anew by the next host. */
 	if (status < 0 || settle->rc < 0)
 		loader->stats.failures_total++;
+	else
+		settle->tree->unsettled = false;
 	nest_tree_unref(settle->tree);
 	free(settle);
 	loader->settling--;
+	start_record(loader);
 	close_if_idle(loader);
 }
 
@@ -303,6 +324,7 @@ static void settle_later(struct nest_load *load)
 {
 	struct settle *settle = calloc(1, sizeof(*settle));
 
+	load->tree->unsettled = true;
 	if (settle) {
 		settle->work.data = settle;
 		settle->loader = load->loader;
@@ -341,6 +363,8 @@ static void after_make(uv_work_t *work, int status)
 	word_failure(load);
 	if (load->rc == 0 && load->placed)
 		settle_later(load);
+	else if (load->rc == 0)
+		start_record(loader);
 	finish_all(load);
 	if (nest_cache_shrink(loader->cache) > 0)
 		nest_loader_sweep(loader);
@@ -548,6 +572,15 @@ void nest_loader_end_upload(struct nest_loader *loader)
 	close_if_idle(loader);
 }
 
+static void fail_open(struct nest_loader *loader)
+{
+	if (loader->gather)
+		nest_gather_close(loader->gather, NULL, NULL);
+	nest_cache_unref(loader->cache);
+	free_sources(loader->image_sources);
+	free(loader);
+}
+
 int nest_loader_open(uv_loop_t *loop, const struct nest_loader_config *config,
 	struct nest_loader **ret, struct nest_err *err)
 {
@@ -564,18 +597,22 @@ int nest_loader_open(uv_loop_t *loop, const struct nest_loader_config *config,
 			     ? nest_cache_open(config->dir, config->max_bytes, &loader->cache, err)
 			     : nest_err_set(err, -ENOMEM, "open the loader");
 	if (rc < 0) {
-		if (loader->gather)
-			nest_gather_close(loader->gather, NULL, NULL);
-		free_sources(loader->image_sources);
-		free(loader);
+		fail_open(loader);
 		return rc;
 	}
 	loader->gathering = true;
 	loader->limits.max_bytes = config->max_tree_bytes;
 	loader->limits.max_entries = config->max_tree_entries;
+	rc = nest_record_open(loop, loader->cache, &loader->limits, &loader->record, err);
+	if (rc < 0) {
+		fail_open(loader);
+		return rc;
+	}
+	loader->recording = true;
 	uv_idle_init(loop, &loader->idle); /* never fails */
 	loader->idle.data = loader;
 	nest_cache_set_over_cb(loader->cache, on_over, loader);
+	start_record(loader);
 	*ret = loader;
 	return 0;
 }
@@ -590,6 +627,7 @@ void nest_loader_close(struct nest_loader *loader, void (*cb)(void *arg), void *
 	loader->close_arg = arg;
 	/* What is evicted from now on would be swept by nobody. */
 	nest_cache_set_over_cb(loader->cache, NULL, NULL);
+	nest_record_close(nest_take_ptr(loader->record), on_record_closed, loader);
 	nest_gather_cancel(loader->gather);
 	DL_FOREACH(loader->working, load) {
 		atomic_store(&load->cancel, true);

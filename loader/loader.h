@@ -143,15 +143,15 @@ int nest_loader_remove(struct nest_loader *loader, const char *digest, struct ne
 
 struct nest_loader_verified {
 	uint64_t trees;	   /* looked at */
-	uint64_t recorded; /* of these, seen for the first time: compared only from now on */
+	uint64_t recorded; /* of these, read for the first time: compared only from now on */
 	uint64_t removed;  /* damaged, and nobody used them */
 	uint64_t in_use;   /* damaged, and still there because somebody does */
 };
 
 /*
  * Reads all trees again, one after the other. An image or an imported directory must have the
- * digest that it is called by; what came out of an archive must have that of the first time it was
- * read so. @damaged is called for each that hasn't, @done once, last, never before this returns,
+ * digest that it is called by; what came out of an archive must have that which was taken in the
+ * background after it was made, or else is taken now. @damaged is called for each that hasn't, @done once, last, never before this returns,
  * with NULL or why it ended early.
  */
 int nest_loader_verify(struct nest_loader *loader,

@@ -83,7 +83,9 @@ struct verification {
 	size_t n;
 	size_t room;
 	size_t next;
-	struct nest_tree *tree; /* that is being read; referenced */
+	struct nest_tree *tree;		  /* that is being read; referenced */
+	char wanted[NEST_DIGEST_HEX_LEN]; /* "": not known yet */
+	bool record;			  /* what is found is to be written down */
 	char found[NEST_DIGEST_HEX_LEN];
 	int rc;
 	struct nest_err err;
@@ -106,24 +108,33 @@ static int digest_file(int fd, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest_er
 	return rc < 0 ? rc : nest_digest_final(digest, ret_hex, err);
 }
 
+static int read_it(struct verification *v)
+{
+	nest_autoclose int fd = -1;
+	char path[32];
+	int rc;
+
+	if (nest_tree_kind(v->tree) == NEST_TREE_IMAGE) {
+		rc = nest_tree_open_image(v->tree, &fd, &v->err);
+		return rc < 0 ? rc : digest_file(fd, v->found, &v->err);
+	}
+	rc = nest_tree_open(v->tree, &fd, &v->err);
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return nest_copy_dir(path, &v->load->limits, NULL, v->found, &v->err);
+}
+
 static void read_on_pool(uv_work_t *work)
 {
 	struct verification *v = work->data;
-	nest_autoclose int fd = -1;
-	char path[32];
 
 	v->err = (struct nest_err)NEST_ERR_INIT;
-	if (nest_tree_kind(v->tree) == NEST_TREE_IMAGE) {
-		v->rc = nest_tree_open_image(v->tree, &fd, &v->err);
-		if (v->rc == 0)
-			v->rc = digest_file(fd, v->found, &v->err);
-		return;
-	}
-	v->rc = nest_tree_open(v->tree, &fd, &v->err);
-	if (v->rc < 0)
-		return;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	v->rc = nest_copy_dir(path, &v->load->limits, NULL, v->found, &v->err);
+	v->rc = read_it(v);
+	/* not written down is not damaged: the next time is the first again */
+	if (v->rc == 0 && v->record &&
+		nest_cache_write_content(nest_loader_cache(v->loader), v->tree, v->found, NULL) < 0)
+		v->record = false;
 }
 
 static void free_verification(struct verification *v)
@@ -162,15 +173,12 @@ static void condemn(struct verification *v, const char *hex)
 /* Whether what was found is what must be there. The first time it is noted instead. */
 static bool is_whole(struct verification *v)
 {
-	struct nest_tree *tree = v->tree;
-	const char *wanted = tree->image ? nest_tree_hex(tree) : tree->content;
-
 	if (v->rc < 0)
 		return false;
-	if (*wanted)
-		return strcmp(wanted, v->found) == 0;
-	/* not noted is not damaged: the next time is the first again */
-	(void)nest_cache_set_content(nest_loader_cache(v->loader), tree, v->found, NULL);
+	if (v->wanted[0])
+		return strcmp(v->wanted, v->found) == 0;
+	if (v->record)
+		nest_cache_note_content(v->tree, v->found);
 	v->totals.recorded++;
 	return true;
 }
@@ -215,6 +223,8 @@ static void step(struct verification *v)
 		return;
 	}
 	v->tree = nest_tree_ref(tree);
+	strcpy(v->wanted, tree->image ? nest_tree_hex(tree) : tree->content);
+	v->record = !v->wanted[0] && !tree->unsettled;
 	v->work.data = v;
 	if (uv_queue_work(nest_loader_loop(v->loader), &v->work, read_on_pool, after_read) < 0) {
 		nest_tree_unref(nest_take_ptr(v->tree));

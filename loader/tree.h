@@ -22,6 +22,8 @@ struct nest_tree {
 	bool image; /* it holds one file-system image, to be mounted */
 	char content
 		[NEST_DIGEST_HEX_LEN]; /* digest of what is in the directory; "": not taken yet */
+	bool unsettled;	 /* not durable: what is known of it mustn't be written down yet */
+	bool tried;	 /* loader/record.c has had a look at it */
 	int64_t used_ns; /* when it was used last, before this process: the order at open */
 	struct nest_tree *prev, *next; /* in the cache's list of the unused */
 	UT_hash_handle hh;	       /* by hex */

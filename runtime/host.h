@@ -211,7 +211,7 @@ int nest_host_cache_remove(struct nest_host *host, const char *digest, struct ne
 
 struct nest_host_verified {
 	uint64_t trees;
-	uint64_t recorded; /* of these, seen for the first time: compared only from now on */
+	uint64_t recorded; /* of these, read for the first time: compared only from now on */
 	uint64_t removed;
 	uint64_t in_use; /* damaged, and still there because a function has it */
 };

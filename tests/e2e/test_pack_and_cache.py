@@ -221,9 +221,10 @@ def test_verify_finds_what_changed_on_the_disk(make_host, workdir, code):
     image = deploy_image(host, workdir, code)
     pack(code, workdir / "code.tar.zst", "tar.zst")
     archive = upload(host, workdir / "code.tar.zst").json()["digest"]
-    first = json.loads(host.nestctl("cache", "verify", "--json").stdout)
-    assert first == {"trees": 2, "recorded": 1, "removed": 0, "inUse": 0, "damaged": []}
     trees = host.root / "state" / "code" / "trees"
+    known = trees / f"{archive[7:]}.json"
+    wait_for(lambda: json.loads(known.read_text())["content"], "its content is noted")
+    # no verification before this one: what was unpacked is what is compared with
     with open(trees / archive[7:] / "lib" / "dep.txt", "r+b") as file:
         file.write(b"X")
     with open(trees / image[7:] / "image.erofs", "r+b") as file:
@@ -235,6 +236,10 @@ def test_verify_finds_what_changed_on_the_disk(make_host, workdir, code):
     assert list(cached(host)) == [image]
     # what is mounted is another copy
     assert host.invoke("fn").json()["dep"] == "a layer's file\n"
+    assert upload(host, workdir / "code.tar.zst").json()["digest"] == archive
+    wait_for(lambda: json.loads(known.read_text())["content"], "its content is noted")
+    again = json.loads(host.nestctl("cache", "verify", "--json", check=False).stdout)
+    assert again == {"trees": 2, "recorded": 0, "removed": 0, "inUse": 1, "damaged": [image]}
 
 
 class Server:
