@@ -194,6 +194,13 @@ static void host_closed(void *arg)
 	part_closed(daemon);
 }
 
+static void close_host(void *arg)
+{
+	struct daemon *daemon = arg;
+
+	nest_host_close(nest_take_ptr(daemon->host), host_closed, daemon);
+}
+
 static void daemon_close(struct daemon *daemon, int exit_code)
 {
 	if (daemon->state == CLOSING)
@@ -217,11 +224,11 @@ static void daemon_close(struct daemon *daemon, int exit_code)
 		daemon->parts_open++;
 		nest_admin_close(nest_take_ptr(daemon->admin), part_closed, daemon);
 	}
-	if (daemon->reporting) {
-		daemon->parts_open++;
-		nest_reporting_close(nest_take_ptr(daemon->reporting), part_closed, daemon);
-	}
-	nest_host_close(nest_take_ptr(daemon->host), host_closed, daemon);
+	/* a thread of its may be looking at the host */
+	if (daemon->reporting)
+		nest_reporting_close(nest_take_ptr(daemon->reporting), close_host, daemon);
+	else
+		close_host(daemon);
 }
 
 /* ---- drain ---- */

@@ -82,12 +82,15 @@ static void add_host(struct nest_compact *out, const struct nest_report_identity
 	nest_compact_close(out, '}');
 }
 
-static void add_capacity(
-	struct nest_compact *out, const struct nest_host *host, const struct nest_host_stats *stats)
+static void add_capacity(struct nest_compact *out, const struct nest_report_env *env,
+	const struct nest_host_stats *stats)
 {
 	struct nest_host_capacity capacity;
 
-	nest_host_capacity(host, &capacity);
+	if (env->capacity)
+		capacity = *env->capacity;
+	else
+		nest_host_capacity(env->host, &capacity);
 	nest_compact_open(out, "capacity", '{');
 	nest_compact_number(out, "cpuMilli", capacity.cpu_milli);
 	nest_compact_number(out, "memoryBytes", capacity.memory_bytes);
@@ -294,7 +297,7 @@ int nest_report_write(const struct nest_report_env *env, struct nest_window *win
 	nest_compact_number(&out, "uptimeMs", (now_us - env->identity->start_us) / 1000);
 	nest_compact_word(&out, "state", nest_report_state_name(env->state));
 	add_host(&out, env->identity);
-	add_capacity(&out, env->host, &stats);
+	add_capacity(&out, env, &stats);
 	add_totals(&out, &stats, &totals);
 	add_desired(&out, env);
 	nest_compact_open(&out, "functions", '[');

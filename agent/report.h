@@ -49,6 +49,7 @@ struct nest_report_env {
 	const struct nest_desired *desired; /* NULL: no scaler */
 	const struct nest_report_identity *identity;
 	enum nest_report_state state;
+	const struct nest_host_capacity *capacity; /* as just read; NULL: read it now */
 };
 
 /* Appends the report numbered @sequence. 0 or -ENOMEM. */

@@ -31,6 +31,11 @@ struct nest_reporting {
 	struct nest_window *scraped;
 	struct nest_pages *stats;
 	struct nest_pages *knative;
+	/* what the next report to the scaler tells of the pod; written by a thread during the look */
+	struct nest_host_capacity capacity;
+	uv_work_t look;
+	void (*look_cb)(void *arg);
+	void *look_arg;
 	uv_timer_t turn; /* so that a close with nothing to close takes one, too */
 	unsigned parts_open;
 	void (*close_cb)(void *arg);
@@ -77,11 +82,37 @@ static struct nest_report_env report_env(const struct nest_reporting *reporting)
 	};
 }
 
+static void run_look(uv_work_t *work)
+{
+	struct nest_reporting *reporting = work->data;
+
+	nest_host_capacity(reporting->env.host, &reporting->capacity);
+}
+
+static void on_look_done(uv_work_t *work, int status)
+{
+	struct nest_reporting *reporting = work->data;
+
+	(void)status; /* it is never cancelled */
+	reporting->look_cb(reporting->look_arg);
+}
+
+static int on_look(void *daemon, void (*cb)(void *arg), void *arg)
+{
+	struct nest_reporting *reporting = daemon;
+
+	reporting->look.data = reporting;
+	reporting->look_cb = cb;
+	reporting->look_arg = arg;
+	return uv_queue_work(reporting->loop, &reporting->look, run_look, on_look_done);
+}
+
 static int on_report(void *daemon, uint64_t sequence, struct nest_buf *ret_json)
 {
 	struct nest_reporting *reporting = daemon;
 	struct nest_report_env env = report_env(reporting);
 
+	env.capacity = &reporting->capacity;
 	return nest_report_write(&env, reporting->pushed, sequence, ret_json);
 }
 
@@ -219,6 +250,7 @@ static int open_scaler(struct nest_reporting *reporting, struct nest_err *err)
 		.compress_bytes = config->scaler_compress_bytes,
 		.reply_bytes = config->scaler_reply_bytes };
 	const struct nest_scaler_env env = { .desired = reporting->desired,
+		.look = on_look,
 		.report = on_report,
 		.drain = on_drain,
 		.daemon = reporting };

@@ -51,14 +51,40 @@ struct nest_scaler {
 	uint64_t sequence;
 	bool plain; /* the scaler has refused compressed reports */
 	bool draining;
+	bool looking; /* before a report */
 	struct nest_scaler_status status;
 	char why[400];
-	unsigned handles;
+	bool closing;
+	unsigned parts; /* the timer, the client, and a look that is under way */
 	void (*close_cb)(void *arg);
 	void *close_arg;
 };
 
 static void on_tick(uv_timer_t *timer);
+
+/* ---- the end ---- */
+
+static void scaler_free(struct nest_scaler *scaler)
+{
+	ZSTD_freeCCtx(scaler->zstd);
+	free((char *)scaler->config.url);
+	free((char *)scaler->config.token_file);
+	free((char *)scaler->config.ca_file);
+	free(scaler);
+}
+
+static void part_closed(void *arg)
+{
+	struct nest_scaler *scaler = arg;
+	void (*cb)(void *) = scaler->close_cb;
+	void *cb_arg = scaler->close_arg;
+
+	if (--scaler->parts > 0)
+		return;
+	scaler_free(scaler);
+	if (cb)
+		cb(cb_arg);
+}
 
 /* ---- what came of a report ---- */
 
@@ -404,28 +430,46 @@ static void make_way(struct nest_scaler *scaler)
 	report_failed(scaler, &err);
 }
 
-static void on_tick(uv_timer_t *timer)
+static void on_looked(void *arg)
 {
-	struct nest_scaler *scaler = timer->data;
+	struct nest_scaler *scaler = arg;
 	struct nest_err err = NEST_ERR_INIT;
 
-	nest_desired_reconcile(scaler->env.desired);
+	scaler->looking = false;
+	if (scaler->closing) {
+		part_closed(scaler);
+		return;
+	}
 	make_way(scaler);
 	if (send_report(scaler, &err) < 0)
 		report_failed(scaler, &err);
+}
+
+static void look(struct nest_scaler *scaler)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	int rc;
+
+	if (scaler->looking)
+		return;
+	rc = scaler->env.look(scaler->env.daemon, on_looked, scaler);
+	scaler->looking = rc == 0;
+	if (rc == 0)
+		return;
+	nest_err_set(&err, rc, "look at what a report tells");
+	report_failed(scaler, &err);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct nest_scaler *scaler = timer->data;
+
+	nest_desired_reconcile(scaler->env.desired);
+	look(scaler);
 	uv_timer_start(&scaler->timer, on_tick, pause_ms(scaler), 0);
 }
 
 /* ---- life ---- */
-
-static void scaler_free(struct nest_scaler *scaler)
-{
-	ZSTD_freeCCtx(scaler->zstd);
-	free((char *)scaler->config.url);
-	free((char *)scaler->config.token_file);
-	free((char *)scaler->config.ca_file);
-	free(scaler);
-}
 
 int nest_scaler_open(uv_loop_t *loop, const struct nest_scaler_config *config,
 	const struct nest_scaler_env *env, struct nest_scaler **ret, struct nest_err *err)
@@ -452,23 +496,10 @@ int nest_scaler_open(uv_loop_t *loop, const struct nest_scaler_config *config,
 	curl_multi_setopt(nest_curl_multi(scaler->curl), CURLMOPT_MAXCONNECTS, (long)ATTEMPTS_MAX);
 	uv_timer_init(loop, &scaler->timer); /* never fails */
 	scaler->timer.data = scaler;
-	scaler->handles = 2;
+	scaler->parts = 2;
 	uv_timer_start(&scaler->timer, on_tick, 0, 0);
 	*ret = scaler;
 	return 0;
-}
-
-static void part_closed(void *arg)
-{
-	struct nest_scaler *scaler = arg;
-	void (*cb)(void *) = scaler->close_cb;
-	void *cb_arg = scaler->close_arg;
-
-	if (--scaler->handles > 0)
-		return;
-	scaler_free(scaler);
-	if (cb)
-		cb(cb_arg);
 }
 
 static void on_timer_closed(uv_handle_t *handle)
@@ -480,6 +511,8 @@ void nest_scaler_close(struct nest_scaler *scaler, void (*cb)(void *arg), void *
 {
 	scaler->close_cb = cb;
 	scaler->close_arg = arg;
+	scaler->closing = true;
+	scaler->parts += scaler->looking;
 	while (scaler->attempts)
 		attempt_free(scaler->attempts);
 	nest_curl_close(scaler->curl, part_closed, scaler);

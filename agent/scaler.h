@@ -15,9 +15,9 @@ struct nest_err;
  * The client of the central scaler (docs/scaler-protocol.md): every interval it sends a report, and
  * gives the reply to agent/desired.h. A scaler that is away, slow or wrong costs requests nothing:
  *
- *	tick --> report --> request --> reply taken: next tick after the interval
- *	           \            \-----> failed: after the interval twice, four times, ... with jitter
- *	            \-- a request that hangs does not keep the next tick from sending another one
+ *	tick --> look --> report --> request --> reply taken: next tick after the interval
+ *	                    \            \-----> failed: after the interval twice, four times, ... with jitter
+ *	                     \-- a request that hangs does not keep the next tick from sending another one
  *
  * Loop thread only.
  */
@@ -36,6 +36,11 @@ struct nest_scaler_config {
 
 struct nest_scaler_env {
 	struct nest_desired *desired;
+	/*
+	 * Looks, outside the loop, at what a report tells and would hold it up, then calls @cb once,
+	 * never before returning. 0 or -errno. Never asked again before it has called.
+	 */
+	int (*look)(void *daemon, void (*cb)(void *arg), void *arg);
 	/* Appends the report numbered @sequence. */
 	int (*report)(void *daemon, uint64_t sequence, struct nest_buf *ret_json);
 	/* The scaler wants the host to drain. */

@@ -27,7 +27,8 @@ void nest_capacity_free(struct nest_capacity *capacity); /* NULL is fine */
 
 /*
  * Reads the figures as they are now: limits can change while a pod runs. Reads a dozen files of
- * the kernel's, in a tenth of a millisecond. Any thread.
+ * the kernel's: a tenth of a millisecond, but several where it has hundreds of cgroups to add up.
+ * Any thread.
  */
 void nest_capacity_read(const struct nest_capacity *capacity, struct nest_capacity_figures *ret);
 

@@ -395,7 +395,10 @@ const char *nest_host_failure_cause(unsigned i);
 /* The host's own counts, now. */
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret);
 
-/* What the pod may use, and uses: see runtime/capacity.h. Reads files of the kernel's. */
+/*
+ * What the pod may use, and uses: see runtime/capacity.h. Blocks on files of the kernel's, which may add
+ * up hundreds of cgroups for them. Any thread, while @host isn't closed.
+ */
 struct nest_host_capacity {
 	uint32_t cpu_milli;
 	uint64_t memory_bytes;
