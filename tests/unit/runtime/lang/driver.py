@@ -66,19 +66,9 @@ class Worker:
     def __init__(self, runtime, code_dir, handler, interface="event", concurrency=1, env=None,
                  runtime_dir=None, **init):
         self.runtime = runtime
-        self.calls = {}
-        self.logs = []
-        self.pongs = []
-        self.hello = self.ready = self.failure = None
-        self.closed = self.at_rest = False
-        self.auto_credit = True
-        self._next = 0
-        self._in = bytearray()
-        self._out = bytearray()
         self._output = tempfile.TemporaryFile()
         ours, theirs = socket.socketpair()
-        self.sock = ours
-        ours.setblocking(False)
+        self.attach(ours)
         argv = [a.replace("/runtime/", f"{runtime_dir or RUNTIME_DIR}/") for a in manifest(runtime)["argv"]]
         base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **manifest(runtime)["env"]}
         self.process = subprocess.Popen(
@@ -96,6 +86,20 @@ class Worker:
             "codeDir": str(code_dir), "memoryMb": 256, "timeoutMs": 30000,
             "concurrency": concurrency, "initTimeoutMs": 10000, **init,
         }
+
+    def attach(self, sock):
+        """Begins with the channel whose other end a worker has."""
+        self.calls = {}
+        self.logs = []
+        self.pongs = []
+        self.hello = self.ready = self.failure = None
+        self.closed = self.at_rest = False
+        self.auto_credit = True
+        self._next = 0
+        self._in = bytearray()
+        self._out = bytearray()
+        self.sock = sock
+        sock.setblocking(False)
 
     def start(self):
         self.send(INIT, 0, 0, json.dumps(self.init).encode())
