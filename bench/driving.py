@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What benchmarks of cold starts share: handlers, requests that are timed, and waiting for the host to come to rest."""
+
+import json
+import sys
+import time
+
+EVENT = {"name": "Ada", "items": [1, 2, 3]}
+NODE = "exports.handler = async (event) => ({ message: `Hello, ${event.name}!`, items: event.items.length });\n"
+PYTHON = ("def handler(event, context):\n"
+          "    return {'message': f\"Hello, {event['name']}!\", 'items': len(event['items'])}\n")
+SETTLE = 0.03  # seconds of quiet before each start, so that all find the machine alike
+
+
+def request(host, name, mark="Ada"):
+    connection = host.connect()
+    connection.connect()
+    begin = time.perf_counter()
+    connection.request("POST", f"/2015-03-31/functions/{name}/invocations", body=json.dumps(EVENT))
+    response = connection.getresponse()
+    body = response.read()
+    took = (time.perf_counter() - begin) * 1000
+    connection.close()
+    if response.status != 200 or mark.encode() not in body:
+        sys.exit(f"bench: {name}: {response.status} {body!r}")
+    return took
+
+
+def workers(host, name, states):
+    return [w for w in host.admin("GET", "/v1/workers").json()["workers"]
+            if w["function"] == name and w["state"] in states]
+
+
+def await_true(condition, what, limit=60):
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"bench: {what}: not within {limit} s")
+        time.sleep(0.002)
+
+
+def snapshot(host, name):
+    return host.function(name)["versions"][0]["snapshot"]
+
+
+def await_snapshot(host, name):
+    await_true(lambda: snapshot(host, name)["state"] in ("stands", "paused"), "a snapshot")
+    if snapshot(host, name)["state"] != "stands":
+        sys.exit(f"bench: no snapshot of {name}: {snapshot(host, name)['lastFailure']}")
+
+
+def quantile(values, q):
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
