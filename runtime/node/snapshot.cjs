@@ -24,6 +24,8 @@ const WARM_ROUNDS = 2;
 const ENTROPY_BYTES = 64;
 // Node keeps the text of the Date header for up to a second.
 const DATE_CACHE_MS = 1000;
+// A whole collection writes to some 2 MB of what a clone of the runtime shares.
+const LARGE_HEAP_BYTES = 32 << 20;
 // Of Math.random.
 const seed = new Uint32Array(4);
 
@@ -90,7 +92,7 @@ function adopt(exported) {
 }
 
 // Resolves when the process may be frozen. A clone of the runtime shares its memory with others as
-// long as it is not written to: only what is young is collected in it.
+// long as it is not written to: only what is young is collected in it, unless there is much else.
 async function rest(limitMs, serves, cloned) {
 	await within(limitMs, 'beforeSnapshot', [...before].reverse());
 	closeIdle();
@@ -98,7 +100,7 @@ async function rest(limitMs, serves, cloned) {
 	findIntsAhead();
 	for (let i = 0; i < WARM_ROUNDS; i++) rehearse();
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
-	collect(cloned ? 'minor' : 'major');
+	collect(cloned);
 	rehearse();
 	parkConnections();
 }
@@ -211,16 +213,19 @@ function setTimeOrigin() {
 	});
 }
 
-function collect(type) {
+function collect(cloned) {
 	const v8 = require('node:v8');
+	const whole = !cloned || v8.getHeapStatistics().total_heap_size > LARGE_HEAP_BYTES;
 
 	v8.setFlagsFromString('--expose-gc');
 	const gc = require('node:vm').runInNewContext('gc');
 	v8.setFlagsFromString('--no-expose-gc');
-	gc({ type });
-	if (type === 'minor') return;
-	// The sweep that follows would be done bit by bit as memory is asked for, by each clone again, in every
-	// page of the heap. These figures want a heap that can be walked, so that it is done first.
+	// Node 20 takes any object for a wish for a minor collection, { type: 'major' } too.
+	if (whole) gc();
+	else gc({ type: 'minor' });
+	// The sweep that follows, the function's own collections' too, would be done bit by bit as memory is asked
+	// for, by each clone again, in every page of the heap. These figures want a heap that can be walked, so that
+	// it is done first.
 	v8.getHeapCodeStatistics();
 }
 
