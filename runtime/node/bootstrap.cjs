@@ -27,6 +27,7 @@ let ready = false;
 let draining = false;
 // It has come to rest, and is to be frozen.
 let resting = false;
+let rehearsing = false;
 // The interface's module: begin and, for events, gather.
 let events = null;
 let web = null;
@@ -169,7 +170,7 @@ function onCheckpoint(flags, id, buffer, start, end) {
 		return;
 	}
 	resting = true;
-	snapshot.rest(told.hookTimeoutMs, web !== null, begunAt > 0).then(() => {
+	snapshot.rest(told.hookTimeoutMs, web !== null, begunAt > 0, rehearse).then(() => {
 		log.finish();
 		channel.json(frames.CHECKPOINT, 0, {});
 	}).catch(initFailed);
@@ -181,28 +182,37 @@ function restBare(told) {
 	snapshot.rememberEnvironment();
 	snapshot.prepare();
 	for (const part of ['./context.cjs', './handler.cjs', './event.cjs', './http.cjs']) require(part);
-	snapshot.rest(told.hookTimeoutMs, false, false).then(() => {
+	snapshot.rest(told.hookTimeoutMs, false, false, rehearse).then(() => {
 		log.finish();
 		channel.json(frames.CHECKPOINT, 0, {});
 	}).catch(initFailed);
 }
 
+async function rehearse(told) {
+	const bytes = Buffer.from(JSON.stringify(told));
+	rehearsing = true;
+	await onRestored(0, 0, bytes, 0, bytes.length);
+	rehearsing = false;
+}
+
+// Returns a promise only for rehearse().
 function onRestored(flags, id, buffer, start, end) {
 	const told = parse('RESTORED', buffer, start, end);
-	if (told === undefined) return;
+	if (told === undefined) return undefined;
 	if (id !== 0 || !resting) {
 		channel.fail('a RESTORED came to a worker that was not frozen');
-		return;
+		return undefined;
 	}
 	const began = performance.now();
 	if (!begun) {
 		// Without a function there are no hooks: INIT follows.
 		snapshot.become(told);
-		begunAt = began;
-		resting = false;
-		return;
+		if (!rehearsing) begunAt = began;
+		resting = rehearsing;
+		return undefined;
 	}
-	snapshot.wake(told).then(() => {
+	return snapshot.wake(told, rehearsing).then(() => {
+		if (rehearsing) return;
 		resting = false;
 		channel.json(frames.READY, 0, { initMs: Math.round((performance.now() - began) * 10) / 10 });
 	}).catch(initFailed);

@@ -18,6 +18,7 @@ const stop = clearTimeout;
 const { now } = Date;
 
 const UUIDS_AHEAD = 128;
+const UUID_BYTES = 16;
 const INTS_AHEAD = 1024;
 // More would have V8 optimise what runs once, and write to more pages for that.
 const WARM_ROUNDS = 2;
@@ -33,6 +34,7 @@ const before = [];
 const afterwards = [];
 let born = {};
 let reseed = null;
+let uuidsAhead = null;
 let intsAhead = null;
 let connections = null;
 // node:crypto's, from prepare() on: a worker that is never frozen does not pay for loading it.
@@ -91,25 +93,34 @@ function adopt(exported) {
 	}
 }
 
-// Resolves when the process may be frozen. A clone of the runtime shares its memory with others as
-// long as it is not written to: only what is young is collected in it, unless there is much else.
-async function rest(limitMs, serves, cloned) {
+// Resolves when the process may be frozen. What a clone does first finds its code compiled: compiling
+// would write to many pages of memory that clones share until then, and each costs a fault. So it
+// is rehearsed: @rehearse does with what a RESTORED might tell all that one brings about but for
+// what others would see. A clone of the runtime shares its memory with others as long as it is
+// not written to: only what is young is collected in it, unless there is much else.
+async function rest(limitMs, serves, cloned, rehearse) {
 	await within(limitMs, 'beforeSnapshot', [...before].reverse());
 	closeIdle();
 	reseed ??= require(path.join(__dirname, 'reseed.node'));
-	findIntsAhead();
-	for (let i = 0; i < WARM_ROUNDS; i++) rehearse();
+	uuidsAhead ??= findUuidsAhead();
+	intsAhead ??= findIntsAhead();
+	for (let i = 0; i < WARM_ROUNDS; i++) await rehearse(invent());
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
 	collect(cloned);
-	rehearse();
+	await rehearse(invent());
 	parkConnections();
 }
 
-// Resolves when requests may come.
-async function wake(told) {
+// What a RESTORED might tell.
+function invent() {
+	return { entropy: randomBytes(ENTROPY_BYTES).toString('hex'), env: born };
+}
+
+// Resolves when requests may come. A rehearsal runs no hooks.
+async function wake(told, rehearsing) {
 	become(told);
-	connections?.announce();
-	await within(told.hookTimeoutMs, 'afterRestore', afterwards);
+	if (!rehearsing) connections?.announce();
+	await within(told.hookTimeoutMs, 'afterRestore', rehearsing ? [] : afterwards);
 }
 
 // One of its own, as far as the runtime goes.
@@ -119,13 +130,6 @@ function become(told) {
 	drawAnew();
 	setEnvironment(told.env);
 	setTimeOrigin();
-}
-
-// What a clone does first finds its code compiled: compiling would write to many pages of memory that
-// clones share until then, and each costs a fault.
-function rehearse() {
-	const told = JSON.stringify({ entropy: randomBytes(ENTROPY_BYTES).toString('hex'), env: born });
-	become(JSON.parse(Buffer.from(told).utf8Slice(0)));
 }
 
 async function within(limitMs, name, hooks) {
@@ -173,12 +177,35 @@ function parkConnections() {
 	connections.park();
 }
 
-// randomInt() reads its numbers from a buffer of Node's own with a method that all buffers share:
-// whoever stands in for the method for one call sees the buffer.
+// randomUUID() and randomInt() draw from buffers of Node's own, which they handle by what all buffers
+// share: whoever stands in for that during one call sees them. A clone has them filled anew at once;
+// drawing until they are used up would have V8 compile what draws.
+function findUuidsAhead() {
+	const shared = Object.getPrototypeOf(Uint8Array.prototype);
+	const property = Object.getOwnPropertyDescriptor(shared, 'byteLength');
+	let found = null;
+	Object.defineProperty(shared, 'byteLength', {
+		...property,
+		get() {
+			const length = property.get.call(this);
+			if (length === UUIDS_AHEAD * UUID_BYTES) found = this;
+			return length;
+		},
+	});
+	try {
+		// It is filled when its last one has been used.
+		for (let i = 0; i < UUIDS_AHEAD && found === null; i++) randomUUID();
+	} finally {
+		Object.defineProperty(shared, 'byteLength', property);
+	}
+	return found;
+}
+
 function findIntsAhead() {
 	const { readUIntBE } = Buffer.prototype;
+	let found = null;
 	Buffer.prototype.readUIntBE = function (...args) {
-		if (this.length === INTS_AHEAD * 6) intsAhead = this;
+		if (this.length === INTS_AHEAD * 6) found = this;
 		return readUIntBE.apply(this, args);
 	};
 	try {
@@ -186,10 +213,12 @@ function findIntsAhead() {
 	} finally {
 		Buffer.prototype.readUIntBE = readUIntBE;
 	}
+	return found;
 }
 
 function drawAnew() {
-	for (let i = 0; i < UUIDS_AHEAD; i++) randomUUID();
+	if (uuidsAhead !== null) randomFillSync(uuidsAhead);
+	else for (let i = 0; i < UUIDS_AHEAD; i++) randomUUID();
 	if (intsAhead !== null) randomFillSync(intsAhead);
 	else for (let i = 0; i < INTS_AHEAD; i++) randomInt(2);
 }
