@@ -716,6 +716,7 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.state_dir = config->state_dir,
 		.runtimes_dir = config->runtimes_dir,
 		.manifest_dirs = config->manifest_dirs,
+		.huge_text = config->runtimes_huge_pages,
 		.root_paths = config->cells_root_paths,
 		.uid_base = config->cells_uid_base,
 		.uid_count = config->cells_uid_count,

@@ -71,7 +71,8 @@ struct nest_config {
 	const char *runtimes_dir;
 	const char *const *manifest_dirs; /* NULL-terminated; /etc/nestlet/runtimes.d if it exists,
 					     then those given */
-	unsigned cells_isolation;	  /* enum nest_config_isolation */
+	bool runtimes_huge_pages;
+	unsigned cells_isolation; /* enum nest_config_isolation */
 	const char *const *cells_root_paths;
 	uint32_t cells_uid_base;
 	uint32_t cells_uid_count;

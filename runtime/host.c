@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #include "runtime/freezer.h"
 #include "runtime/funclog.h"
 #include "runtime/host_impl.h"
+#include "runtime/huge_text.h"
 #include "runtime/manifest.h"
 #include "runtime/route.h"
 #include "runtime/runtime_snapshot.h"
@@ -261,6 +263,29 @@ static int open_standby(struct nest_host *host, struct nest_err *err)
 	return nest_standby_open(services, &services->standby, err);
 }
 
+/* Before the first worker maps any of it. Nothing depends on it. */
+static void load_huge_text(struct nest_host *host)
+{
+	const char *const *name = nest_manifests_names(host->manifests);
+
+	for (; host->config.huge_text && *name; name++) {
+		const struct nest_manifest *manifest = nest_manifests_find(host->manifests, *name);
+		struct nest_err err = NEST_ERR_INIT;
+		uint64_t bytes, huge;
+
+		if (manifest->unavailable || manifest->argv[0][0] != '/')
+			continue;
+		if (nest_huge_text_load(manifest->argv[0], &bytes, &huge, &err) < 0)
+			nest_services_event(
+				&host->services, NEST_LOG_WARN, "%s", nest_err_text(&err));
+		else if (bytes > 0)
+			nest_services_event(&host->services, NEST_LOG_INFO,
+				"huge pages hold %" PRIu64 " of %" PRIu64
+				" MB of runtime %s's code",
+				huge >> 20, bytes >> 20, *name);
+	}
+}
+
 static int open_parts(
 	struct nest_host *host, struct nest_host_prefork *prefork, struct nest_err *err)
 {
@@ -269,6 +294,8 @@ static int open_parts(
 
 	r = nest_manifests_load(
 		host->config.runtimes_dir, host->config.manifest_dirs, &host->manifests, err);
+	if (r == 0)
+		load_huge_text(host);
 	if (r == 0 && nest_uids_new(host->config.uid_base, host->config.uid_count, &host->uids) < 0)
 		r = nest_err_set(err, -ENOMEM, "open the host");
 	if (r == 0)

@@ -34,6 +34,7 @@ struct nest_host_config {
 	const char *state_dir;		  /* code/, logs/ are made below it */
 	const char *runtimes_dir;	  /* runtimes/manifests/ *.json describe the runtimes */
 	const char *const *manifest_dirs; /* NULL-terminated: more manifests, later ones win */
+	bool huge_text;			  /* the runtimes' code is to be kept in huge pages */
 	const char *const *root_paths;
 	uid_t uid_base;
 	uint32_t uid_count;
