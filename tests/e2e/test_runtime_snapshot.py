@@ -171,6 +171,7 @@ def test_a_damaged_one_costs_no_request(make_host):
     host.stop()
     flip(memory[0])
     host.start()
+    await_snapshot(host, "hurt")
     assert cold(host, "hurt") == "served"
     assert "what it was made upon: 'memory' was changed" in host.log()
     assert cold(host, "hurt") == "served"
