@@ -18,6 +18,8 @@
 #include "base/err.h"
 #include "sandbox/wire.h"
 
+/* Before it was asked or after. */
+#define ENDED "CRIU ended without an answer"
 #define OWN_PREFIX "/usr/local/lib/nestlet/criu"
 #define ANSWER_MAX 65536
 #define GHOST_LIMIT (64u << 20) /* bytes of a deleted file that is still open */
@@ -195,6 +197,8 @@ static int send_request(int sock, const struct nest_buf *request, int r, struct 
 	if (r < 0)
 		return nest_err_set(err, r, "build a request to CRIU");
 	n = send(sock, nest_buf_bytes(request), request->len, MSG_NOSIGNAL);
+	if (n < 0 && errno == EPIPE)
+		return nest_err_say(err, -EPIPE, ENDED);
 	return n < 0 ? nest_err_set(err, -errno, "ask CRIU") : 0;
 }
 
@@ -299,8 +303,7 @@ static int await_answer(int sock, int pidfd, struct answer *ret, struct nest_err
 		n = recv(sock, bytes, sizeof(bytes), pidfd >= 0 ? MSG_DONTWAIT : 0);
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
-		return nest_err_say(err, n < 0 && errno != EAGAIN ? -errno : -EPIPE,
-			"CRIU ended without an answer");
+		return nest_err_say(err, n < 0 && errno != EAGAIN ? -errno : -EPIPE, ENDED);
 	r = parse_answer((struct nest_wire){ .at = bytes, .left = (size_t)n }, ret);
 	if (r < 0)
 		return nest_err_say(err, r, "CRIU's answer is malformed");
