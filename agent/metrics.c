@@ -51,6 +51,50 @@ static bool collect(void *arg, struct nest_target *target, const struct nest_tar
 	return true;
 }
 
+/* One for each runtime: it has several snapshots, whose limits need not differ in anything that a label could name. */
+struct runtime_set {
+	struct nest_runtime_stats *runtimes;
+	size_t n;
+	size_t cap;
+	bool failed;
+};
+
+static void add_snapshot(struct nest_snapshot_stats *sum, const struct nest_snapshot_stats *stats)
+{
+	sum->bytes += stats->bytes;
+	sum->restores_total += stats->restores_total;
+	for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
+		sum->failures_total[c] += stats->failures_total[c];
+	for (int b = 0; b <= NEST_LATENCY_BUCKETS; b++)
+		sum->restore.count[b] += stats->restore.count[b];
+	sum->restore.sum_s += stats->restore.sum_s;
+}
+
+static bool collect_runtime(void *arg, const struct nest_runtime_stats *stats)
+{
+	struct runtime_set *set = arg;
+
+	for (size_t i = 0; i < set->n; i++) {
+		if (strcmp(set->runtimes[i].runtime, stats->runtime) == 0) {
+			add_snapshot(&set->runtimes[i].snapshot, &stats->snapshot);
+			return true;
+		}
+	}
+	if (set->n == set->cap) {
+		size_t cap = set->cap ? set->cap * 2 : 8;
+		void *grown = realloc(set->runtimes, cap * sizeof(*set->runtimes));
+
+		if (!grown) {
+			set->failed = true;
+			return false;
+		}
+		set->runtimes = grown;
+		set->cap = cap;
+	}
+	set->runtimes[set->n++] = *stats;
+	return true;
+}
+
 static void family(FILE *out, const char *name, const char *type, const char *help)
 {
 	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -94,28 +138,35 @@ static void render_requests(FILE *out, const struct sample_set *set)
 	}
 }
 
+/* The samples of one histogram, all with @labels. */
+static void sample_histogram(
+	FILE *out, const char *name, const char *labels, const struct nest_histogram *h)
+{
+	uint64_t below = 0;
+
+	for (int b = 0; b < NEST_LATENCY_BUCKETS; b++) {
+		below += h->count[b];
+		fprintf(out, "%s_bucket{%s,le=\"%g\"} %llu\n", name, labels,
+			nest_latency_bounds_s[b], (unsigned long long)below);
+	}
+	below += h->count[NEST_LATENCY_BUCKETS];
+	fprintf(out, "%s_bucket{%s,le=\"+Inf\"} %llu\n", name, labels, (unsigned long long)below);
+	fprintf(out, "%s_sum{%s} %.9g\n", name, labels, h->sum_s);
+	fprintf(out, "%s_count{%s} %llu\n", name, labels, (unsigned long long)below);
+}
+
 static void render_histogram(
 	FILE *out, const char *name, const char *help, const struct sample_set *set, size_t offset)
 {
 	family(out, name, "histogram", help);
 	for (size_t i = 0; i < set->n; i++) {
 		const struct nest_target_stats *t = &set->targets[i];
-		const struct nest_histogram *h =
-			(const struct nest_histogram *)((const char *)t + offset);
-		const char *f = t->spec->name, *v = t->spec->version;
-		uint64_t below = 0;
+		char labels[512];
 
-		for (int b = 0; b < NEST_LATENCY_BUCKETS; b++) {
-			below += h->count[b];
-			fprintf(out, "%s_bucket{function=\"%s\",version=\"%s\",le=\"%g\"} %llu\n",
-				name, f, v, nest_latency_bounds_s[b], (unsigned long long)below);
-		}
-		below += h->count[NEST_LATENCY_BUCKETS];
-		fprintf(out, "%s_bucket{function=\"%s\",version=\"%s\",le=\"+Inf\"} %llu\n", name,
-			f, v, (unsigned long long)below);
-		fprintf(out, "%s_sum{function=\"%s\",version=\"%s\"} %.9g\n", name, f, v, h->sum_s);
-		fprintf(out, "%s_count{function=\"%s\",version=\"%s\"} %llu\n", name, f, v,
-			(unsigned long long)below);
+		snprintf(labels, sizeof(labels), "function=\"%s\",version=\"%s\"", t->spec->name,
+			t->spec->version);
+		sample_histogram(out, name, labels,
+			(const struct nest_histogram *)((const char *)t + offset));
 	}
 }
 
@@ -158,7 +209,8 @@ static void render_workers(FILE *out, const struct sample_set *set)
 static void render_snapshots(FILE *out, const struct sample_set *set)
 {
 	family(out, "nestlet_cold_starts_by_rung_total", "counter",
-		"Workers that came up, by how: from standby, from a snapshot, or started plainly.");
+		"Workers that came up, by how: from standby, from a snapshot, from that of their "
+		"runtime, or started plainly.");
 	for (size_t i = 0; i < set->n; i++) {
 		for (int r = 0; r < NEST_RUNGS; r++)
 			sample(out, "nestlet_cold_starts_by_rung_total", &set->targets[i], "rung",
@@ -178,6 +230,37 @@ static void render_snapshots(FILE *out, const struct sample_set *set)
 			sample(out, "nestlet_snapshot_failures_total", &set->targets[i], "cause",
 				nest_frozen_failure_name(c),
 				set->targets[i].snapshot.failures_total[c]);
+	}
+}
+
+static void render_runtimes(FILE *out, const struct runtime_set *set)
+{
+	static const char bytes[] = "nestlet_runtime_snapshot_bytes";
+	static const char restores[] = "nestlet_runtime_restore_duration_seconds";
+	static const char failures[] = "nestlet_runtime_snapshot_failures_total";
+
+	family(out, bytes, "gauge",
+		"Size of the snapshots of a runtime that has loaded no function.");
+	for (size_t i = 0; i < set->n; i++)
+		fprintf(out, "%s{runtime=\"%s\"} %llu\n", bytes, set->runtimes[i].runtime,
+			(unsigned long long)set->runtimes[i].snapshot.bytes);
+	family(out, restores, "histogram",
+		"Time from asking for a clone of a runtime to its being restored, before it loads "
+		"its function.");
+	for (size_t i = 0; i < set->n; i++) {
+		char labels[300];
+
+		snprintf(labels, sizeof(labels), "runtime=\"%s\"", set->runtimes[i].runtime);
+		sample_histogram(out, restores, labels, &set->runtimes[i].snapshot.restore);
+	}
+	family(out, failures, "counter",
+		"Snapshots of a runtime not made, and clones of it given up for a plain start, by "
+		"cause.");
+	for (size_t i = 0; i < set->n; i++) {
+		for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
+			fprintf(out, "%s{runtime=\"%s\",cause=\"%s\"} %llu\n", failures,
+				set->runtimes[i].runtime, nest_frozen_failure_name(c),
+				(unsigned long long)set->runtimes[i].snapshot.failures_total[c]);
 	}
 }
 
@@ -406,6 +489,7 @@ int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon
 	char **ret_text, size_t *ret_len)
 {
 	struct sample_set set = { .n = 0 };
+	struct runtime_set runtimes = { .n = 0 };
 	char *text = NULL;
 	FILE *out = open_memstream(&text, ret_len);
 	bool failed;
@@ -413,15 +497,18 @@ int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon
 	if (!out)
 		return -ENOMEM;
 	nest_host_each_target(host, collect, &set);
+	nest_host_each_runtime_snapshot(host, collect_runtime, &runtimes);
 	render_host(out, host, daemon);
 	render_process(out, daemon);
 	if (daemon->gateway)
 		render_gateway(out, daemon->gateway);
 	render_scaler(out, daemon->reporting);
 	render_functions(out, &set);
-	failed = set.failed || ferror(out);
+	render_runtimes(out, &runtimes);
+	failed = set.failed || runtimes.failed || ferror(out);
 	failed |= fclose(out) != 0;
 	free(set.targets);
+	free(runtimes.runtimes);
 	if (failed) {
 		free(text);
 		return -ENOMEM;

@@ -266,7 +266,6 @@ static void await_ready(struct nest_worker *worker)
 /* All that is left of its start is its function's to do. */
 static void await_init(struct nest_worker *worker)
 {
-	nest_frozen_timed(nest_worker_source(worker), nest_clock_mono_us() - worker->start_us);
 	nest_deadlines_set(worker->services->deadlines, &worker->stage_deadline,
 		nest_clock_mono_us() + worker->plan->spec->init_timeout_ms * 1000ull);
 }
@@ -285,6 +284,10 @@ static void stand_by(struct nest_worker *worker)
 
 void nest_worker_restored(struct nest_worker *worker)
 {
+	/* whose READY may have been quicker than the spawner's word */
+	if (worker->bare)
+		nest_frozen_timed(
+			nest_worker_source(worker), nest_clock_mono_us() - worker->start_us);
 	if (worker->stage != NEST_WORKER_STAGE_STARTING)
 		return;
 	if (worker->standby)

@@ -183,6 +183,27 @@ def test_a_damaged_one_costs_no_request(make_host):
     assert cold(host, "hurt") == "served" and rungs(host, "hurt")["snapshot"] == 1
 
 
+def test_its_restores_and_failures_are_in_the_metrics(make_host):
+    host = make_host(ON)
+    host.nestctl("snapshot", "build-runtimes")
+    deploy(host, "nodejs", "unfrozen", UNFROZEN["nodejs"] + "exports.handler = async () => 'served';")
+    wait_for(lambda: snapshot_of(host, "unfrozen")["state"] == "paused", "it is not frozen")
+    restores = 'nestlet_runtime_restore_duration_seconds_count{runtime="nodejs"}'
+    damaged = 'nestlet_runtime_snapshot_failures_total{runtime="nodejs",cause="damaged"}'
+    before = host.metrics()
+    assert cold(host, "unfrozen") == "served"
+    metrics = host.metrics()
+    assert metrics[restores] == before[restores] + 1 and metrics[damaged] == 0
+    assert metrics['nestlet_runtime_snapshot_bytes{runtime="nodejs"}'] > 1 << 20
+    assert metrics['nestlet_runtime_restore_duration_seconds_sum{runtime="nodejs"}'] > 0
+    memory = next(file for file in images_of(host, runtimes(host)["nodejs"]) if file.name == "memory")
+    host.stop()
+    flip(memory)
+    host.start()
+    assert cold(host, "unfrozen") == "served"
+    wait_for(lambda: host.metrics().get(damaged, 0) >= 1, "the failure is counted")
+
+
 def test_where_no_snapshots_are_made_the_command_says_so(make_host):
     host = make_host({"snapshots": {"enabled": False}})
     told = host.nestctl("snapshot", "build-runtimes")
