@@ -72,11 +72,6 @@ static bool is_failed_clone(const struct nest_worker *worker)
 	       !(worker->bare && worker->born);
 }
 
-struct nest_frozen *nest_worker_source(const struct nest_worker *worker)
-{
-	return worker->bare ? worker->plan->runtime : worker->plan->frozen;
-}
-
 static enum nest_snapshot_failure clone_cause(const struct nest_worker_end *end)
 {
 	if (end->error_json)
@@ -98,7 +93,7 @@ void nest_worker_end(struct nest_worker *worker, const struct nest_worker_end *e
 	worker->ended = true;
 	if (is_failed_clone(worker) && !told.was_ready) {
 		told.clone_failed = true;
-		nest_frozen_failed(nest_worker_source(worker), clone_cause(end), !worker->standby,
+		nest_frozen_failed(worker->source, clone_cause(end), !worker->standby,
 			end->detail && *end->detail ? end->detail : end->message);
 	}
 	worker->events->ended(worker->arg, worker, &told);
@@ -387,6 +382,7 @@ static void on_started(struct nest_cell *cell, pid_t pid, void *arg)
 	worker->born = true;
 	if (worker->clone)
 		nest_worker_restored(worker);
+	nest_worker_tell_rested(worker);
 }
 
 static void on_init_overdue(void *arg)
@@ -540,13 +536,12 @@ static int start_plainly(
 static int try_clone(
 	struct nest_worker *worker, struct nest_cell_spec *cell, bool bare, struct nest_err *err)
 {
-	struct nest_frozen *source;
-	const char *key;
+	struct nest_frozen *source = bare ? worker->plan->runtime : worker->plan->frozen;
+	const char *key = source ? nest_frozen_next(source) : NULL;
 	int r;
 
 	worker->bare = bare;
-	source = nest_worker_source(worker);
-	key = source ? nest_frozen_next(source) : NULL;
+	worker->source = source;
 	if (!key)
 		return 1;
 	r = nest_worker_restore(worker, cell, &cell_events, key, err);
@@ -582,6 +577,7 @@ static int bring_up(struct nest_worker *worker, const char *standby_key, struct 
 	describe_cell(plan, &cell);
 	cell.hostname = hostname;
 	worker->standby = standby_key != NULL;
+	worker->source = plan->frozen;
 	cell.standby = worker->standby;
 	r = standby_key ? nest_worker_restore(worker, &cell, &cell_events, standby_key, err)
 			: climb(worker, &cell, err);

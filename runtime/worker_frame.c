@@ -46,7 +46,7 @@ static void count_start(const struct nest_worker *worker)
 	tally->cold_starts_total++;
 	tally->rungs_total[rung]++;
 	if (worker->clone)
-		nest_frozen_restored(nest_worker_source(worker));
+		nest_frozen_restored(worker->source);
 	if (rung == NEST_RUNG_SNAPSHOT)
 		nest_frozen_timed(worker->plan->frozen, worker->ready_us - worker->start_us);
 }

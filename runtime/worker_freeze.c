@@ -88,8 +88,18 @@ int nest_worker_on_checkpoint(struct nest_worker *worker, struct nest_err *err)
 	if (worker->stage != NEST_WORKER_STAGE_RESTING || !worker->events->rested)
 		return nest_err_say(err, -EPROTO, "it sent CHECKPOINT without being asked");
 	set_limit(worker, on_dump_overdue, DUMP_MS);
-	worker->events->rested(worker->arg, worker);
+	worker->rested = true;
+	nest_worker_tell_rested(worker);
 	return 0;
+}
+
+/* The spawner dumps none that it has not heard the start of, which may be later than we hear its worker. */
+void nest_worker_tell_rested(struct nest_worker *worker)
+{
+	if (!worker->rested || !worker->born || worker->stage != NEST_WORKER_STAGE_RESTING)
+		return;
+	worker->rested = false;
+	worker->events->rested(worker->arg, worker);
 }
 
 static void on_dumped(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg)
@@ -286,8 +296,7 @@ void nest_worker_restored(struct nest_worker *worker)
 {
 	/* whose READY may have been quicker than the spawner's word */
 	if (worker->bare)
-		nest_frozen_timed(
-			nest_worker_source(worker), nest_clock_mono_us() - worker->start_us);
+		nest_frozen_timed(worker->source, nest_clock_mono_us() - worker->start_us);
 	if (worker->stage != NEST_WORKER_STAGE_STARTING)
 		return;
 	if (worker->standby)

@@ -55,6 +55,7 @@ struct nest_worker {
 	bool clone;   /* it is restored, not started */
 	bool bare;    /* from its runtime's snapshot, so that INIT is still to come */
 	bool born;    /* its process runs */
+	bool rested;  /* it has come to rest, which is still to be told */
 	bool standby; /* it is restored, or was, to stand by, and not woken */
 	bool stood;   /* it did, so that its snapshot is no part of its end */
 	bool wired;   /* its channel is there: it can be told that it is a clone */
@@ -72,13 +73,11 @@ struct nest_worker {
 	uint64_t private_bytes;
 	uint64_t shared_bytes;
 	uint64_t cpu_us;
+	struct nest_frozen *source; /* what it is a clone of, whatever its plan says by now */
 	void (*measured)(void *arg);
 	void *measured_arg;
 	void (*dumped)(void *arg, uint64_t bytes, const struct nest_err *why);
 };
-
-/* The snapshot that it is a clone of. */
-struct nest_frozen *nest_worker_source(const struct nest_worker *worker);
 
 /* Puts its INIT into the channel, if it gets one. -errno. */
 int nest_worker_put_init(struct nest_worker *worker);
@@ -142,6 +141,9 @@ int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec 
 
 /* The restore is done, and the clone runs. */
 void nest_worker_restored(struct nest_worker *worker);
+
+/* Tells whom it may concern that it rests, once that and its start are both known. */
+void nest_worker_tell_rested(struct nest_worker *worker);
 
 /* CHECKPOINT came from it. */
 int nest_worker_on_checkpoint(struct nest_worker *worker, struct nest_err *err);
