@@ -531,7 +531,9 @@ static int serve(struct daemon *daemon, struct nest_host_config *config,
 	else
 		daemon_close(daemon, NEST_DAEMON_FAILED);
 	uv_run(&daemon->loop, UV_RUN_DEFAULT);
-	uv_loop_close(&daemon->loop);
+	/* whoever forgets to let go of something is found out here, by an exit code that tests see */
+	if ((uv_loop_close(&daemon->loop) < 0 || daemon->parts_open > 0) && r == 0)
+		r = nest_err_say(err, -EBUSY, "something was left open at the end");
 	return r;
 }
 

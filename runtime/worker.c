@@ -369,6 +369,7 @@ static void on_exited(struct nest_cell *cell, const struct nest_cell_exit *how, 
 		nest_take_ptr(worker->measured)(worker->measured_arg);
 	worker->events->gone(worker->arg, worker);
 	close_handles(worker);
+	on_closed(worker);
 }
 
 /* ---- birth ---- */
@@ -609,14 +610,13 @@ static int start(struct nest_services *services, const struct nest_worker_plan *
 	worker->streams.buffered_max = services->config->response_bytes;
 	worker->start_us = nest_clock_mono_us();
 	nest_services_hold(services);
-	worker->open_handles = 1; /* this function's */
+	worker->open_handles = 1; /* its cell's: a clone that fails may never have another */
 	r = bring_up(worker, standby_key, err);
 	if (r < 0) {
 		close_handles(worker);
 		on_closed(worker);
 		return r;
 	}
-	worker->open_handles--;
 	nest_worker_charge(worker, nest_room_estimate(plan));
 	worker->id = ++services->last_worker_id;
 	services->workers++;
