@@ -84,7 +84,7 @@ def await_snapshot(host, name):
     """Waits until the function starts from a snapshot, and fails as soon as it is known not to."""
     def settled():
         state = snapshot_of(host, name)
-        return state if state["state"] in ("stands", "paused", "off") else None
+        return state if state["state"] in ("stands", "paused", "off", "unavailable") else None
 
     state = wait_for(settled, f"a snapshot of {name}")
     assert state["state"] == "stands", (state, host.log()[-3000:])

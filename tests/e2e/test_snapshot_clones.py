@@ -87,8 +87,10 @@ def test_child_processes_are_frozen_and_go_on_in_each_clone(make_host, memory):
 def test_a_process_that_clones_would_be_without_is_named_and_the_function_served(clones_host):
     host = clones_host
     deploy(host, "python", "daemon", """
-import subprocess
-subprocess.run(['/bin/sh', '-c', 'sleep 1000 &'])
+import subprocess, time
+pid = subprocess.run(['/bin/sh', '-c', 'sleep 1000 > /dev/null 2>&1 & echo $!'], capture_output=True).stdout.decode().strip()
+while open(f'/proc/{pid}/comm').read() != 'sleep\\n':
+    time.sleep(0.001)
 def handler(event, context):
     return subprocess.run(['/bin/sh', '-c', 'cat /proc/[0-9]*/comm'], capture_output=True).stdout.decode()
 """)
@@ -425,6 +427,7 @@ def test_the_monotonic_clock_goes_on_and_never_back_after_a_reboot_too(make_host
         host.stop()
         host.command = elsewhen(seconds, plain)
         host.start()
+        await_snapshot(host, "clock")
         for _ in range(2):
             assert_clock_goes_on(cold(host, "clock"))
         assert restores(host, "clock") == 2

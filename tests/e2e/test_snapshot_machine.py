@@ -110,6 +110,42 @@ def test_another_criu_makes_snapshots_of_its_own(make_host, place):
     assert cold(host, "kept") == "served" and restores(host, "kept") == 1
 
 
+def drowsy(place):
+    """A CRIU that works, and comes to nothing once there is a file "asleep" beside it. (-p: the shell stays root.)"""
+    real = str(real_criu())
+    if real_criu().is_dir():
+        loader = next(real_criu().glob("usr/lib/*/ld-linux-*"))
+        real = f"{loader} --argv0 criu --library-path {loader.parent} {real}/usr/sbin/criu"
+    program = place / "criu"
+    program.write_text(f"#!/bin/sh -p\n[ -e {place}/asleep ] && exec sleep 1000\nexec {real} \"$@\"\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_restore_that_takes_longer_than_its_limit_costs_no_request(make_host, place):
+    settings = config(place, drowsy(place))
+    settings["cells"]["prepared"] = 1
+    host = make_host(settings)
+    deploy(host, "nodejs", "late", "exports.handler = async () => 'served';")
+    await_snapshot(host, "late")
+    assert snapshots_of(host)["state"] == "available"
+    assert cold(host, "late") == "served" and restores(host, "late") == 1
+    (place / "asleep").touch()
+    timeouts = 'nestlet_snapshot_failures_total{function="late",version="1",cause="timeout"}'
+    for _ in range(20):  # the first may find a cell that was prepared before
+        assert cold(host, "late") == "served"
+        if host.metrics()[timeouts] == 2:
+            break
+    state = snapshot_of(host, "late")
+    assert host.metrics()[timeouts] == 2 and state["state"] == "paused", state
+    assert "2000 ms" in state["lastFailure"], state
+    (place / "asleep").unlink()
+    host.nestctl("snapshot", "build", "late")
+    await_snapshot(host, "late")
+    before = restores(host, "late")
+    wait_for(lambda: cold(host, "late") == "served" and restores(host, "late") > before, "a clone again")
+
+
 def test_a_criu_that_cells_do_not_see_is_not_used(make_host, place):
     host = make_host({**config(place, broken(place)), "cells": {}})
     state = snapshots_of(host)
