@@ -685,6 +685,14 @@ static int add_cgroups(struct table *table, struct nest_err *err)
 	return 0;
 }
 
+/* Twice: a failure is for the host's life, and on a machine that is busy one may be of the moment. */
+static int test_snapshots(const char *criu, uint64_t *ret_us, struct nest_err *err)
+{
+	int r = nest_selftest_run(criu, SELFTEST_MS, ret_us, err);
+
+	return r < 0 && r != -ETIME ? nest_selftest_run(criu, SELFTEST_MS, ret_us, err) : r;
+}
+
 static void add_snapshots(struct table *table, const struct nest_feature_wish *wish)
 {
 	struct nest_feature *row = add_row(table, NEST_FEATURE_SNAPSHOTS, false);
@@ -693,7 +701,7 @@ static void add_snapshots(struct table *table, const struct nest_feature_wish *w
 
 	if (!wish->snapshots)
 		say_no(row, "set snapshots.enabled to true", "the config turns them off");
-	else if (nest_selftest_run(wish->criu, SELFTEST_MS, &us, &err) == 0)
+	else if (test_snapshots(wish->criu, &us, &err) == 0)
 		say_yes(row, "a process was frozen and restored in %.1f ms", (double)us / 1000);
 	else
 		say_no(row, "see the rows above; functions are started plainly", "%s",
