@@ -2,10 +2,11 @@
 """`criu restore` as a command: what bench/coldstart holds the host's restores against.
 
 One worker is started, warmed up and dumped, all by the runtime's own bootstrap and the worker protocol, as the host
-does it, under the same system call filter; but CRIU is a command each time, its images are as it writes them, and
-there is no cell and no user of its own, which would only add to its time. It runs as PID 1 of namespaces of its own, where the
-worker's pids are free, with a tmpfs as /run, which CRIU caches in what it found out about the kernel. Each line of
-standard input is answered with the milliseconds of one restore, from before CRIU's start to the whole response."""
+does it, under the same system call filter; but CRIU is a command each time, its images are as it writes them, made upon
+no other and read into memory, and there is no cell and no user of its own, which would only add to its time. It runs as
+PID 1 of namespaces of its own, where the worker's pids are free, with a tmpfs as /run, which CRIU caches in what it
+found out about the kernel. Each line of standard input is answered with the milliseconds of one restore, from before
+CRIU's start to the whole response."""
 
 import json
 import os
@@ -35,11 +36,12 @@ class Image:
 
     def __init__(self, plan):
         self.plan, self.images = plan, plan["images"]
-        argv = [plan["confined"]] + [a.replace("/runtime/", plan["runtimes"] + "/") for a in driver.manifest(plan["runtime"])["argv"]]
+        manifest = driver.manifest(plan["runtime"])
+        argv = [plan["confined"], *(a.replace("/runtime/", plan["runtimes"] + "/") for a in manifest["argv"])]
         ours, theirs = socket.socketpair()
         self.ino = os.fstat(theirs.fileno()).st_ino
         with subprocess.Popen(
-                argv, env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **driver.manifest(plan["runtime"])["env"],
+                argv, env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **manifest["env"],
                            **plan["env"], "NESTLET_FUNCTION_DIR": plan["code"]},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3,),
                 start_new_session=True, preexec_fn=lambda: os.dup2(theirs.fileno(), 3)) as process:

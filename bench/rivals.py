@@ -121,7 +121,8 @@ class CriuCommand:
         images.mkdir()
         plan = {"runtime": case.spec["runtime"], "handler": case.spec["handler"], "env": case.spec.get("env", {}),
                 "interface": case.spec.get("interface", "event"), "code": str(case.directory), "mark": case.mark,
-                "event": case.event, "runtimes": str(runtimes), "confined": str(build / "bench" / "confined"), "images": str(images)}
+                "event": case.event, "runtimes": str(runtimes), "confined": str(build / "bench" / "confined"),
+                "images": str(images)}
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "--mount-proc",
              "/usr/bin/python3", "-B", str(TOP / "bench" / "criu_restore.py"), json.dumps(plan)],
