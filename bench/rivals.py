@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
-NODE = ["/usr/bin/node", "--v8-pool-size=0"]
-NODE_ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "UV_USE_IO_URING": "0"}
+MANIFESTS = {name: json.loads((TOP / "runtime" / "manifests" / f"{name}.json").read_text())
+             for name in ("nodejs", "python")}
 NODE_EVENT = """
 const [, , dir, event] = process.argv;
 Promise.resolve(require(dir + '/index.js').handler(JSON.parse(event), {}))
@@ -26,8 +26,6 @@ const [, , dir] = process.argv;
 const answer = { setHeader() {}, end: (body) => process.stdout.write(body + '\\n') };
 require(dir + '/index.js').handler({ method: 'GET', url: '/shop/tea', headers: {} }, answer);
 """
-PYTHON = ["/usr/bin/python3", "-I", "-B"]
-PYTHON_ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
 PYTHON_EVENT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -51,12 +49,13 @@ class Floor:
     """The runtime and the handler, and nothing else."""
 
     def __init__(self, case, work):
-        python = case.spec["runtime"] == "python"
+        python, manifest = case.spec["runtime"] == "python", MANIFESTS[case.spec["runtime"]]
         script = work / f"{case.name}-alone.{'py' if python else 'cjs'}"
         script.write_text(PYTHON_EVENT if python else NODE_HTTP if case.is_http else NODE_EVENT)
         self.paths = [str(script), str(case.directory)]
-        self.command = [*(PYTHON if python else NODE), *self.paths, json.dumps(case.event)]
-        self.env = {**(PYTHON_ENV if python else NODE_ENV), **case.spec.get("env", {})}
+        # as the host starts it, but for the bootstrap, which is the last argument
+        self.command = [*manifest["argv"][:-1], *self.paths, json.dumps(case.event)]
+        self.env = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **manifest["env"], **case.spec.get("env", {})}
         self.mark = case.mark
 
     def start(self):
