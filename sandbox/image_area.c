@@ -15,10 +15,12 @@
  * What was written of the parent's memory becomes areas of their own, and what lies between stays
  * mapped from the parent. An area costs a restore some microseconds, a page that is copied a
  * microsecond and its memory: so parts no further apart than so many pages are one, and one with
- * fewer written pages is left to be copied.
+ * fewer written pages is left to be copied. Of another file's mapping nothing but written pages is
+ * in the image, so that such parts have no gaps.
  */
 #define GAP_MAX 16u
 #define WRITTEN_MIN 4u
+#define FILE_WRITTEN_MIN 8u
 
 /* Status bits of an area. */
 #define AREA_REGULAR (1u << 0)
@@ -272,22 +274,20 @@ int nest_image_run_read(struct nest_wire in, struct nest_image_run *ret)
 	return r;
 }
 
-/* A part of the parent's memory: from the first written page to the last, with small gaps. */
+/* A part of @rest, from its first written page to the last, with small gaps if it is of the parent's memory. */
 static int add_part(struct nest_image_areas *areas, struct nest_image_area *rest, uint64_t from,
-	uint64_t to, uint64_t written)
+	uint64_t to, bool parents)
 {
 	struct nest_image_area before = *rest, part = *rest;
 	int r = 0;
 
-	if (written < WRITTEN_MIN)
-		return 0;
 	before.end = from;
 	if (before.end > before.start)
 		r = add(areas, &before);
 	part.start = from;
 	part.end = to;
 	part.pgoff += from - rest->start;
-	part.written = true;
+	part.written = parents;
 	if (r == 0)
 		r = add(areas, &part);
 	rest->pgoff += to - rest->start;
@@ -297,8 +297,10 @@ static int add_part(struct nest_image_areas *areas, struct nest_image_area *rest
 
 /* Divides @whole by what of it was written, which @runs, its own and others', say. */
 static int split_area(struct nest_image_areas *areas, const struct nest_image_area *whole,
-	const struct nest_image_run *runs, size_t nruns)
+	const struct nest_image_run *runs, size_t nruns, bool parents)
 {
+	const uint64_t gap_max = parents ? GAP_MAX : 0,
+		       min = parents ? WRITTEN_MIN : FILE_WRITTEN_MIN;
 	struct nest_image_area rest = *whole;
 	uint64_t from = 0, to = 0, written = 0;
 	int r = 0;
@@ -310,16 +312,17 @@ static int split_area(struct nest_image_areas *areas, const struct nest_image_ar
 			continue;
 		start = start > whole->start ? start : whole->start;
 		end = end < whole->end ? end : whole->end;
-		if (written > 0 && start - to > GAP_MAX * PAGE) {
-			r = add_part(areas, &rest, from, to, written);
+		if (written > 0 && start - to > gap_max * PAGE) {
+			if (written >= min)
+				r = add_part(areas, &rest, from, to, parents);
 			written = 0;
 		}
 		from = written > 0 ? from : start;
 		to = end;
 		written += (end - start) / PAGE;
 	}
-	if (r == 0 && written > 0)
-		r = add_part(areas, &rest, from, to, written);
+	if (r == 0 && written >= min)
+		r = add_part(areas, &rest, from, to, parents);
 	return r == 0 && rest.end > rest.start ? add(areas, &rest) : r;
 }
 
@@ -357,11 +360,15 @@ static int read_runs(struct nest_criu_image pagemap, struct nest_image_run **ret
 	return 0;
 }
 
+static bool is_private_file(const struct nest_image_area *area)
+{
+	return (area->status & ~(uint64_t)AREA_HEAP) == (AREA_REGULAR | AREA_FILE_PRIVATE);
+}
+
 /* Whether it is mapped from the parent's memory. */
 static bool is_parents(const struct nest_image_area *area, uint32_t parent_id)
 {
-	return parent_id != 0 && area->shmid == parent_id &&
-	       (area->status & ~(uint64_t)AREA_HEAP) == (AREA_REGULAR | AREA_FILE_PRIVATE);
+	return parent_id != 0 && area->shmid == parent_id;
 }
 
 static int split_areas(struct nest_image_areas *areas, const struct nest_image_run *runs,
@@ -374,8 +381,9 @@ static int split_areas(struct nest_image_areas *areas, const struct nest_image_r
 	areas->n = 0;
 	areas->room = 0;
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = is_parents(&old[i], parent_id) ? split_area(areas, &old[i], runs, nruns)
-						   : add(areas, &old[i]);
+		r = is_private_file(&old[i]) ? split_area(areas, &old[i], runs, nruns,
+						       is_parents(&old[i], parent_id))
+					     : add(areas, &old[i]);
 	return r;
 }
 

@@ -50,9 +50,9 @@ void nest_image_areas_done(struct nest_image_areas *areas);
 struct nest_image_area *nest_image_areas_find(const struct nest_image_areas *areas, uint64_t at);
 
 /*
- * Notes of each area how many pages @pagemap, taken up behind its head, has of it. Areas that are mapped from file @parent_id
- * (0: none), the memory of what this is made upon, are divided into what was written to and what
- * was not. -EBADMSG, -ENOMEM.
+ * Notes of each area how many pages @pagemap, taken up behind its head, has of it. Private mappings
+ * of files are divided into what was written to and what was not, where that pays; file @parent_id
+ * (0: none) is the memory of what this is made upon. -EBADMSG, -ENOMEM.
  */
 int nest_image_areas_survey(
 	struct nest_image_areas *areas, struct nest_criu_image pagemap, uint32_t parent_id);

@@ -23,8 +23,8 @@ struct nest_err;
 #define NEST_IMAGE_REWRITE_ROOM (UINT64_C(128) << 30)
 
 /*
- * Rewrites the CRIU images in directory @images so that private anonymous memory becomes private
- * mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
+ * Rewrites the CRIU images in directory @images so that private anonymous memory, and what was written
+ * of other files' private mappings in long runs, becomes private mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
  * it then reads no pages, and clones share those that they don't write. Stacks and what the kernel
  * provides stay as they are. @parent is the memory file of what this is made upon, mapped by it as
  * NEST_IMAGE_REWRITE_PARENT_PATH, or -1: of that, areas that were written much of get a copy of their own. An area given back with MADV_DONTNEED reads as the file's bytes

@@ -129,6 +129,51 @@ START_TEST(a_file_mapping_that_was_written_all_over_is_taken)
 }
 END_TEST
 
+START_TEST(of_a_file_mapping_long_runs_that_were_written_are_taken)
+{
+	const struct images_area area = { .first = 0x200,
+		.pages = 40,
+		.flags = MAP_PRIVATE,
+		.status = IMAGES_STATUS_REGULAR | IMAGES_STATUS_FILE_PRIVATE,
+		.pgoff = 7 * IMAGES_PAGE,
+		.shmid = 3 };
+	const struct images_area parts[] = {
+		{ .first = 0x200, .pages = 2 },
+		{ .first = 0x202, .pages = 10 },
+		{ .first = 0x20c, .pages = 12 },
+		{ .first = 0x218, .pages = 16 },
+	};
+	/* the first two are one run in memory, the third is too short to be worth an area */
+	const struct images_run runs[] = { IMAGES_RUN(0x202, 4, IMAGES_PRESENT),
+		IMAGES_RUN(0x206, 6, IMAGES_PRESENT), IMAGES_RUN(0x20e, 4, IMAGES_PRESENT),
+		IMAGES_RUN(0x218, 16, IMAGES_PRESENT) };
+	struct images_area after[5];
+	struct images_run left[2];
+	uint64_t id, size;
+
+	images_write_process(&area, 1, runs, 4);
+	images_rewrite();
+	id = images_read_memory_file(&size);
+	ck_assert_uint_eq(images_read_mm(1001, after, 5), 4);
+	for (int i = 0; i < 4; i++) {
+		struct images_area part = area;
+
+		part.first = parts[i].first;
+		part.pages = parts[i].pages;
+		part.pgoff += (part.first - area.first) * IMAGES_PAGE;
+		if (i % 2 == 0)
+			images_check_left(&part, &after[i]);
+		else
+			images_check_taken(&part, &after[i], i == 1 ? 0 : 10 * IMAGES_PAGE, id);
+	}
+	ck_assert_uint_eq(images_read_runs(1001, left, 2), 1);
+	images_check_run(&left[0], 0x20e, 4, IMAGES_PRESENT);
+	images_check_page("pages-1.img", 0, 0x20e);
+	images_check_page("memory", 9 * IMAGES_PAGE, 0x20b);
+	images_check_page("memory", 10 * IMAGES_PAGE, 0x218);
+}
+END_TEST
+
 START_TEST(a_run_over_several_areas_is_divided)
 {
 	const struct images_area areas[] = { IMAGES_PLAIN(0x100, 2),
@@ -400,6 +445,7 @@ int main(void)
 	tcase_add_loop_test(tcase, memory_that_the_kernel_treats_apart_is_left, 0,
 		sizeof(apart) / sizeof(*apart));
 	tcase_add_test(tcase, a_file_mapping_that_was_written_all_over_is_taken);
+	tcase_add_test(tcase, of_a_file_mapping_long_runs_that_were_written_are_taken);
 	tcase_add_test(tcase, a_run_over_several_areas_is_divided);
 	tcase_add_test(tcase, what_was_never_touched_stays_anonymous);
 	tcase_add_test(tcase, without_memory_to_take_no_file_is_named);
