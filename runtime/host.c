@@ -152,7 +152,24 @@ static struct nest_fetcher_config fetch_config(const struct nest_host *host)
 	};
 }
 
-static int open_loader(struct nest_host *host, struct nest_err *err)
+/* What the machine can't mount is unpacked, whatever the config says. */
+static const char *const *image_sources(
+	const struct nest_host *host, const struct nest_sandbox_spawner *spawner)
+{
+	const char *const *sources = host->config.image_sources;
+	const char *why = nest_sandbox_no_images(spawner);
+	char message[512];
+
+	if (!sources || !sources[0] || !*why)
+		return sources;
+	snprintf(message, sizeof(message), "images are unpacked, none is mounted: %s", why);
+	if (host->config.on_event)
+		host->config.on_event(host->config.event_arg, NEST_LOG_WARN, message);
+	return NULL;
+}
+
+static int open_loader(
+	struct nest_host *host, const struct nest_sandbox_spawner *spawner, struct nest_err *err)
 {
 	char dir[4096];
 	const struct nest_loader_config config = {
@@ -162,7 +179,7 @@ static int open_loader(struct nest_host *host, struct nest_err *err)
 		.max_tree_entries = host->config.code_entries,
 		.allow_unverified = host->config.allow_unverified,
 		.fetch = fetch_config(host),
-		.image_sources = host->config.image_sources,
+		.image_sources = image_sources(host, spawner),
 	};
 	int r = make_dir(host, "code", dir, err);
 
@@ -309,7 +326,7 @@ static int open_parts(
 	if (r == 0)
 		r = find_capacity(host, err);
 	if (r == 0)
-		r = open_loader(host, err);
+		r = open_loader(host, &prefork->spawner, err);
 	if (r < 0)
 		return r;
 	r = nest_sandbox_open(

@@ -121,6 +121,7 @@ struct nest_message_ready {
 	char missing[NEST_MESSAGE_MISSING_MAX]; /* a line for each thing this machine lacks */
 	char no_snapshots[256];			/* why, or "" */
 	char criu[256];				/* the program that makes snapshots, or "" */
+	char no_images[256];			/* why none is mounted, or "" */
 };
 
 struct nest_message_started {

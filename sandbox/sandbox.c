@@ -140,7 +140,14 @@ static int await_ready(int fd, struct nest_sandbox_terms *terms, struct nest_err
 	memcpy(terms->no_snapshots, message->ready.no_snapshots, sizeof(terms->no_snapshots));
 	memcpy(terms->criu, message->ready.criu, sizeof(terms->criu));
 	terms->criu[sizeof(terms->criu) - 1] = '\0';
+	memcpy(terms->no_images, message->ready.no_images, sizeof(terms->no_images));
+	terms->no_images[sizeof(terms->no_images) - 1] = '\0';
 	return 0;
+}
+
+const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner)
+{
+	return spawner->terms->no_images;
 }
 
 int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sandbox_spawner *ret,

@@ -62,6 +62,12 @@ struct nest_sandbox_spawner {
 int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sandbox_spawner *ret,
 	struct nest_err *err);
 
+/*
+ * Why the spawner mounts no images (nest_image_mount()), or "": it has mounted one to try. Lives as
+ * long as its terms.
+ */
+const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner);
+
 /* Ends a spawner that was never opened, and frees its terms. Blocks until it has exited. */
 void nest_sandbox_dismiss(struct nest_sandbox_spawner *spawner);
 

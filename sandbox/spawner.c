@@ -474,13 +474,40 @@ static void enter_root(struct nest_spawner *spawner, const struct nest_sandbox_c
 	spawner->footing.have &= ~(uint32_t)NEST_FOOTING_MOUNT;
 }
 
+/* Before the spawner enters the cells' root. What this machine can't mount is unpacked instead. */
+static int open_images(struct nest_spawner *spawner, const struct nest_sandbox_config *config,
+	struct nest_err *err)
+{
+	struct nest_spawner_images *images = &spawner->images;
+	struct nest_err why = NEST_ERR_INIT;
+	int r;
+
+	snprintf(images->missing, sizeof(images->missing), "cache.imageSources is empty");
+	if (!config->mount_images)
+		return 0;
+	r = nest_spawner_image_open_dir(images, config->state_dir, err);
+	if (r < 0)
+		return r;
+	images->missing[0] = '\0';
+	if (nest_spawner_image_try(images->dir, &why) == 0)
+		return 0;
+	snprintf(images->missing, sizeof(images->missing), "%.255s", nest_err_text(&why));
+	close(nest_take_fd(images->dir));
+	return 0;
+}
+
 /* Cells without a root of their own see directories of the host, and could see no image. */
 static int enable_images(struct nest_spawner *spawner, struct nest_err *err)
 {
 	int r;
 
-	if (spawner->images.dir < 0 || !(spawner->footing.have & NEST_FOOTING_MOUNT))
+	if (spawner->images.dir < 0)
 		return 0;
+	if (!(spawner->footing.have & NEST_FOOTING_MOUNT)) {
+		snprintf(spawner->images.missing, sizeof(spawner->images.missing),
+			"cells have no root file system of their own");
+		return 0;
+	}
 	r = nest_spawner_image_enable(
 		&spawner->images, spawner->proc, spawner->rootfs.own_mounts, err);
 	return r < 0 ? nest_err_wrap(err, "prepare for images") : 0;
@@ -540,8 +567,7 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 		return r;
 	nest_footing_note_cgroup(&spawner->footing, &spawner->cgroup);
 	try_filter(spawner);
-	if (config->mount_images)
-		r = nest_spawner_image_open_dir(&spawner->images, config->state_dir, err);
+	r = open_images(spawner, config, err);
 	if (r < 0)
 		return r;
 	nest_spawner_snapshot_open(spawner, config);
@@ -569,6 +595,7 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 	memcpy(ready.missing, spawner->footing.missing, sizeof(ready.missing));
 	memcpy(ready.no_snapshots, spawner->no_snapshots, sizeof(ready.no_snapshots));
 	memcpy(ready.criu, spawner->criu.binary, sizeof(ready.criu));
+	memcpy(ready.no_images, spawner->images.missing, sizeof(ready.no_images));
 	nest_message_begin(&ready.head, NEST_MESSAGE_READY, sizeof(ready), 0);
 	nest_message_send(sock, &ready);
 }

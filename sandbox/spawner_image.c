@@ -94,6 +94,20 @@ static int copy_bytes(int from, int to, uint64_t bytes, struct nest_err *err)
 	return 0;
 }
 
+/* Opens what @fd is, for reading only. */
+static int reopen(int fd, int *ret, struct nest_err *err)
+{
+	char path[32];
+	int again;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	again = open(path, O_RDONLY | O_CLOEXEC);
+	if (again < 0)
+		return nest_err_set(err, -errno, "open the copy of the image");
+	*ret = again;
+	return 0;
+}
+
 /*
  * Safe because the copy has no name, can't be given one (O_EXCL), and belongs to root: nobody but
  * this process can open it, and after the reopening no descriptor is left that could write.
@@ -101,7 +115,6 @@ static int copy_bytes(int from, int to, uint64_t bytes, struct nest_err *err)
 int nest_spawner_image_freeze(int dir, int file, int *ret, struct nest_err *err)
 {
 	nest_autoclose int copy = -1;
-	char path[32];
 	struct stat st;
 	int fd;
 	int r;
@@ -117,14 +130,7 @@ int nest_spawner_image_freeze(int dir, int file, int *ret, struct nest_err *err)
 	if (copy < 0 || fstat(file, &st) < 0)
 		return nest_err_set(err, -errno, "make a copy of the image");
 	r = copy_bytes(file, copy, (uint64_t)st.st_size, err);
-	if (r < 0)
-		return r;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", copy);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return nest_err_set(err, -errno, "open the copy of the image");
-	*ret = fd;
-	return 0;
+	return r < 0 ? r : reopen(copy, ret, err);
 }
 
 /* A read-only loop device of @file, which goes with its last user. */
@@ -185,6 +191,60 @@ int nest_spawner_image_mount_file(int file, bool by_loop, int *ret_mount, struct
 	return 0;
 }
 
+static int mount_either_way(int file, int *ret_mount, struct nest_err *err)
+{
+	int r = nest_spawner_image_mount_file(file, false, ret_mount, err);
+
+	/* before Linux 6.12, or on a file system that the kernel can't mount files of, as tmpfs */
+	if (r == -ENOTBLK || r == -EINVAL)
+		r = nest_spawner_image_mount_file(file, true, ret_mount, err);
+	return r;
+}
+
+/* An image of one empty directory, as fs/erofs/erofs_fs.h of Linux lays it out. */
+static int write_empty(int fd, struct nest_err *err)
+{
+	enum {
+		ROOT = 36,
+		ROOT_AT = ROOT * 32
+	};
+	static const struct {
+		unsigned at;
+		unsigned char bytes[4];
+	} fields[] = {
+		{ NEST_EROFS_OFFSET, { 0xe2, 0xe1, 0xf5, 0xe0 } },
+		{ NEST_EROFS_OFFSET + 12, { 12, 0, ROOT } }, /* bits of a block's size, top inode */
+		{ NEST_EROFS_OFFSET + 16, { 1 } },	     /* inodes */
+		{ NEST_EROFS_OFFSET + 36, { 1 } },	     /* blocks */
+		{ ROOT_AT, { 4 } },			     /* a short inode, data behind it */
+		{ ROOT_AT + 4, { 0xed, 0x41, 2 } },	     /* mode, links */
+		{ ROOT_AT + 8, { 27 } },		     /* size */
+		{ ROOT_AT + 20, { 1 } },		     /* inode number */
+		{ ROOT_AT + 32, { ROOT } },		     /* "." is it */
+		{ ROOT_AT + 40, { 24, 0, 2 } },
+		{ ROOT_AT + 44, { ROOT } }, /* and ".." */
+		{ ROOT_AT + 52, { 25, 0, 2 } },
+		{ ROOT_AT + 56, { '.', '.', '.' } },
+	};
+	unsigned char image[NEST_EROFS_BLOCK] = { 0 };
+
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(fields); i++)
+		memcpy(image + fields[i].at, fields[i].bytes, sizeof(fields[i].bytes));
+	return nest_fd_write_all(fd, image, sizeof(image), err);
+}
+
+int nest_spawner_image_try(int dir, struct nest_err *err)
+{
+	nest_autoclose int made = openat(dir, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0400);
+	nest_autoclose int file = -1;
+	nest_autoclose int mount = -1;
+	int r = made < 0 ? nest_err_set(err, -errno, "make an image") : write_empty(made, err);
+
+	if (r == 0)
+		r = reopen(made, &file, err);
+	return r < 0 ? r : mount_either_way(file, &mount, err);
+}
+
 static void mount_point(uint64_t id, char ret[32])
 {
 	snprintf(ret, 32, MOUNT_ROOT "/%llu", (unsigned long long)id);
@@ -221,10 +281,7 @@ static int mount_image(
 		r = nest_err_say(err, -EINVAL, "it is no EROFS image");
 	if (r < 0)
 		return r;
-	r = nest_spawner_image_mount_file(frozen, false, &mount, err);
-	/* before Linux 6.12, or on a file system that the kernel can't mount files of, as tmpfs */
-	if (r == -ENOTBLK || r == -EINVAL)
-		r = nest_spawner_image_mount_file(frozen, true, &mount, err);
+	r = mount_either_way(frozen, &mount, err);
 	return r < 0 ? r : attach(&spawner->images, id, mount, err);
 }
 
@@ -400,9 +457,8 @@ int nest_spawner_image_mount(
 	int r;
 
 	if (!spawner->images.enabled)
-		return nest_err_say(err, -EOPNOTSUPP,
-			"this host mounts no images: cache.imageSources is empty, or cells have no "
-			"root of their own here");
+		return nest_err_say(err, -EOPNOTSUPP, "this host mounts no images: %s",
+			spawner->images.missing);
 	if (id == 0 || id > UINT32_MAX || find_id(spawner, id))
 		return nest_err_say(err, -EINVAL, "image number %llu is none, or is in use",
 			(unsigned long long)id);

@@ -13,8 +13,9 @@ struct nest_spawner_image;
 /* The spawner's side of file-system images (docs/SECURITY.md, "Images"). */
 struct nest_spawner_images {
 	bool enabled;
-	int dir;    /* the state directory: nameless copies are made in it */
-	int mounts; /* the namespace that they are mounted in, which no process stays in */
+	char missing[256]; /* why not, or "" */
+	int dir;	   /* the state directory: nameless copies are made in it */
+	int mounts;	   /* the namespace that they are mounted in, which no process stays in */
 	struct nest_spawner_image *list;
 	unsigned count;
 };
@@ -22,6 +23,12 @@ struct nest_spawner_images {
 /* Opens @state_dir, by the path that it has in the namespace we came from. */
 int nest_spawner_image_open_dir(
 	struct nest_spawner_images *images, const char *state_dir, struct nest_err *err);
+
+/*
+ * Mounts an empty image that it makes in @dir, to see whether this machine can, and lets go of it.
+ * Needs /proc and /dev of the host. Blocks on the disk.
+ */
+int nest_spawner_image_try(int dir, struct nest_err *err);
 
 /*
  * Makes the namespace for the mounts and returns to the one of descriptor @own_mounts: with

@@ -181,6 +181,27 @@ def test_images_are_unpacked_unless_their_source_is_named(make_host, workdir, co
         assert erofs_mounts() == before
 
 
+@pytest.fixture
+def no_mountable_state(workdir):
+    """A state directory whose files can only be mounted by a loop device, and none of these."""
+    state = workdir / "host" / "state"
+    state.mkdir(parents=True)
+    mounts = [("-t", "tmpfs", "-o", "mode=0755", "tmpfs", state), ("--bind", "/dev/null", "/dev/loop-control")]
+    for mount in mounts:
+        subprocess.run(["mount", *map(str, mount)], check=True)
+    yield
+    for mount in reversed(mounts):
+        subprocess.run(["umount", str(mount[-1])], check=True)
+
+
+def test_images_are_unpacked_where_none_can_be_mounted(no_mountable_state, make_host, workdir, code):
+    host = make_host(IMAGES)
+    assert "images are unpacked, none is mounted: " in host.log()
+    digest = deploy_image(host, workdir, code)
+    assert cached(host)[digest]["kind"] == "directory"
+    assert host.invoke("fn").json()["dep"] == "a layer's file\n"
+
+
 def test_a_damaged_image_is_refused(make_host, workdir, code):
     host = make_host(IMAGES)
     (code / "big").write_bytes(os.urandom(1 << 16))

@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -366,6 +368,30 @@ START_TEST(a_frozen_file_has_no_name_and_no_writer)
 }
 END_TEST
 
+/* On a file system that no image is mounted from but by a loop device, of which there are none. */
+START_TEST(a_machine_that_mounts_no_image_says_so)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char path[128];
+
+	ck_assert_msg(nest_spawner_image_try(dir, &err) == 0, "%s", nest_err_text(&err));
+	await_unmounted(mounted_before);
+	close(dir);
+	snprintf(path, sizeof(path), "%s/code", fixture.state_dir);
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	ck_assert_int_eq(mount("tmpfs", path, "tmpfs", 0, NULL), 0);
+	ck_assert_int_eq(mount("/dev/null", "/dev/loop-control", NULL, MS_BIND, NULL), 0);
+	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_lt(nest_spawner_image_try(dir, &err), 0);
+	ck_assert_str_ne(nest_err_text(&err), "");
+	close(dir);
+	umount2(path, MNT_DETACH);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("image");
@@ -387,6 +413,7 @@ int main(void)
 	tcase_add_test(cells, one_given_up_before_it_was_mounted_is_unmounted);
 	tcase_add_loop_test(cells, both_ways_of_mounting_show_the_same, 0, 2);
 	tcase_add_test(cells, a_frozen_file_has_no_name_and_no_writer);
+	tcase_add_test(cells, a_machine_that_mounts_no_image_says_so);
 	tcase_add_test(bare, a_host_without_sources_mounts_nothing);
 	suite_add_tcase(suite, cells);
 	suite_add_tcase(suite, bare);
