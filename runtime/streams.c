@@ -59,22 +59,39 @@ static uint32_t take_number(struct nest_streams *streams)
 	return number;
 }
 
+/* How much of what came while the request waited goes with it: all or nothing. */
+static uint32_t joined(const struct nest_call *call)
+{
+	uint32_t credit = NEST_FRAME_CREDIT - (call->payload_len - call->head_len);
+	uint32_t room = NEST_FRAME_PAYLOAD_MAX - call->payload_len;
+
+	return call->pending.len <= credit && call->pending.len <= room
+		       ? (uint32_t)call->pending.len
+		       : 0;
+}
+
 int nest_streams_begin(struct nest_streams *streams, struct nest_call *call, uint64_t deadline_ms)
 {
 	uint32_t number = take_number(streams);
-	bool fin = call->body_done && call->pending.len == 0;
+	uint32_t more = joined(call);
+	bool fin = call->body_done && call->pending.len == more;
 	char *payload;
 	int r;
 
-	r = nest_channel_put(
-		streams->channel, NEST_FRAME_REQUEST, fin, number, call->payload_len, &payload);
+	r = nest_channel_put(streams->channel, NEST_FRAME_REQUEST, fin, number,
+		call->payload_len + more, &payload);
 	if (r < 0)
 		return r;
 	memcpy(payload, call->payload, call->payload_len);
 	nest_frame_set_deadline(payload, deadline_ms);
+	if (more > 0) {
+		memcpy(payload + call->payload_len, nest_buf_bytes(&call->pending), more);
+		nest_buf_clear(&call->pending, 0);
+		call->body_sent = true;
+	}
 	call->stream = number;
 	call->fin_sent = fin;
-	call->request_credit = NEST_FRAME_CREDIT - (call->payload_len - call->head_len);
+	call->request_credit = NEST_FRAME_CREDIT - (call->payload_len + more - call->head_len);
 	call->response_credit = NEST_FRAME_CREDIT;
 	call->sent_at = nest_channel_queued(streams->channel);
 	*place_of(streams, number) = call;

@@ -10,6 +10,7 @@
  *   most             answers the greatest number of requests that it ever had open at once
  *   sink\n...        takes the body, giving credit; answers with its length at the end
  *   stingy\n...      takes the body but gives no credit until "release"; then as sink
+ *   first\n...       answers how many more bytes came with the request, and whether that was all
  *   source N         answers N bytes, within its credit
  *   error            answers ERROR
  *   env NAME         answers the variable
@@ -312,6 +313,9 @@ static void act(struct stream *s, char *word, const char *rest, uint32_t n)
 		s->sink = true;
 		s->stingy = word[1] == 't';
 		drink(s, n, s->body_done);
+	} else if (strcmp(word, "first") == 0) {
+		snprintf(text, sizeof(text), "%u%s", n, s->body_done ? "" : " of more");
+		answer(s, text);
 	} else if (strcmp(word, "source") == 0) {
 		s->sourcing = true;
 		s->source = strtoull(arg, NULL, 10);

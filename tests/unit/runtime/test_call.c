@@ -180,6 +180,35 @@ START_TEST(body_waits_with_its_request_for_a_worker)
 }
 END_TEST
 
+START_TEST(what_came_while_a_request_waited_goes_with_it)
+{
+	struct nest_target *f = kit_deploy("{\"name\":\"f\"}");
+	struct kit_call c = { .request = { .body = "first\n", .body_len = 6 } };
+	static char bytes[CREDIT];
+
+	kit_start(&c, f, NULL);
+	ck_assert_int_eq(nest_call_write(c.call, bytes, 1000), 0);
+	nest_call_finish(c.call);
+	kit_finish(&c);
+	ck_assert_str_eq(kit_body(&c), "1000");
+	kit_free(&c);
+}
+END_TEST
+
+START_TEST(a_body_that_goes_on_is_no_whole_one)
+{
+	struct nest_target *f = kit_deploy("{\"name\":\"f\"}");
+	struct kit_call c = { .request = { .body = "first\n", .body_len = 6 } };
+	static char bytes[CREDIT];
+
+	kit_start(&c, f, NULL);
+	ck_assert_int_eq(nest_call_write(c.call, bytes, 1000), 0);
+	kit_finish(&c);
+	ck_assert_str_eq(kit_body(&c), "1000 of more");
+	kit_free(&c);
+}
+END_TEST
+
 START_TEST(an_answer_before_the_body_is_complete_ends_the_request)
 {
 	struct nest_target *f =
@@ -294,6 +323,7 @@ NEST_SUITE_WITH("runtime/call", enter, leave, six_megabytes_go_up_within_credit,
 	a_worker_that_takes_nothing_stops_its_own_stream_only, six_megabytes_come_down,
 	a_slow_client_gets_no_more_than_credit_and_holds_nobody_up,
 	a_client_that_goes_in_the_middle_frees_the_worker, body_waits_with_its_request_for_a_worker,
+	what_came_while_a_request_waited_goes_with_it, a_body_that_goes_on_is_no_whole_one,
 	an_answer_before_the_body_is_complete_ends_the_request, an_events_result_has_a_limit,
 	an_http_request_gets_a_status, an_event_for_an_http_handler_is_a_post,
 	the_tail_of_its_log_comes_with_the_answer, the_environment_is_the_functions_and_the_hosts)
