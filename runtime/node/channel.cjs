@@ -78,6 +78,7 @@ class Channel {
 		this.flushedMs = 0;
 		this.flushTick = () => {
 			this.scheduled = false;
+			if (this.queued() === 0) return;
 			const time = now();
 			if (time !== this.flushedMs) {
 				this.flushedMs = time;

@@ -20,8 +20,8 @@ const { now } = Date;
 const UUIDS_AHEAD = 128;
 const UUID_BYTES = 16;
 const INTS_AHEAD = 1024;
-// More would have V8 optimise what runs once, and write to more pages for that.
-const WARM_ROUNDS = 2;
+// Until V8 has gathered what it wants to know of code; with many more it would optimise what runs once.
+const WARM_ROUNDS = 6;
 const ENTROPY_BYTES = 64;
 // Node keeps the text of the Date header for up to a second.
 const DATE_CACHE_MS = 1000;
