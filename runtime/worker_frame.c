@@ -97,6 +97,8 @@ static int on_start_error(
 	if (worker->stage != NEST_WORKER_STAGE_STARTING &&
 		worker->stage != NEST_WORKER_STAGE_RESTING)
 		return nest_err_say(err, -EPROTO, "it sent ERROR on stream 0 after READY");
+	/* its own word may be faster than its cell's */
+	worker->born = true;
 	snprintf(message, sizeof(message), "function '%s' could not be initialised",
 		worker->plan->spec->name);
 	nest_worker_count_restart(worker, NEST_RESTART_INIT);

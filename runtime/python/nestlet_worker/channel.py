@@ -18,7 +18,8 @@ FIN = 1
 HEADER_BYTES = 12
 MAX_PAYLOAD = 1 << 20
 MAX_BODY = 65536
-READ_BYTES = 262144
+# Below what malloc() maps anew for each call and gives back: 128 KiB.
+READ_BYTES = 65536
 
 _HEADER = struct.Struct("<IBBHI")
 _U32 = struct.Struct("<I")

@@ -127,6 +127,7 @@ class Worker:
     # Around the hooks, on the thread that runs them.
 
     def rested(self):
+        snapshot.rehearse()
         snapshot.collect()
         log.finish()
         connections.park(self.channel.fd)
@@ -222,7 +223,11 @@ class Threads:
         self._queue.put(lambda: self._rest(told))
 
     def wake(self, told):
-        self._queue.put(lambda: self._wake(told))
+        """On the reader's thread, which does it at once where no hook wants the main one."""
+        if snapshot.hooks_after():
+            self._queue.put(lambda: self._wake(told))
+        else:
+            self._wake(told)
 
     def _rest(self, told):
         worker = self._worker
@@ -236,9 +241,9 @@ class Threads:
     def _wake(self, told):
         began = time.monotonic()
         worker = self._worker
-        snapshot.refresh(told)
-        hooks = snapshot.hooks_after()
         try:
+            snapshot.refresh(told)
+            hooks = snapshot.hooks_after()
             if hooks:
                 with snapshot.Watchdog("after_restore", told["hookTimeoutMs"], worker.hooks_failed):
                     snapshot.run(hooks)
@@ -356,9 +361,9 @@ class Loop:
     async def _wake(self, told):
         began = time.monotonic()
         worker = self._worker
-        snapshot.refresh(told)
-        hooks = snapshot.hooks_after()
         try:
+            snapshot.refresh(told)
+            hooks = snapshot.hooks_after()
             if hooks:
                 with snapshot.Watchdog("after_restore", told["hookTimeoutMs"], worker.hooks_failed):
                     await snapshot.run_async(hooks)
