@@ -186,6 +186,18 @@ static int gather(
 	return 0;
 }
 
+/* What the files take on the disk, where they are by now: memory is mostly holes. */
+static uint64_t room_taken(int dir, const struct nest_snapshot_store_row *rows, uint32_t n)
+{
+	uint64_t bytes = 0;
+	struct stat st;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (fstatat(dir, rows[i].name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			bytes += (uint64_t)st.st_blocks * 512;
+	return bytes;
+}
+
 int nest_snapshot_store_seal(
 	int draft, struct nest_snapshot_store_contents *contents, struct nest_err *err)
 {
@@ -197,9 +209,7 @@ int nest_snapshot_store_seal(
 		return r;
 	memcpy(contents->magic, magic, sizeof(magic));
 	contents->made_s = (uint64_t)time(NULL);
-	contents->bytes = 0;
-	for (uint32_t i = 0; i < contents->nrows; i++)
-		contents->bytes += rows[i].bytes;
+	contents->bytes = room_taken(draft, rows, contents->nrows);
 	if (digest_contents(contents, rows, contents->sha256) < 0)
 		return nest_err_set(err, -ENOMEM, "digest the contents");
 	fd = openat(draft, CONTENTS, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

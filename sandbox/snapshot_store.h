@@ -56,7 +56,7 @@ struct nest_snapshot_store_contents {
 	uint32_t memory; /* enum nest_snapshot_memory */
 	uint32_t nrows;
 	uint64_t made_s;
-	uint64_t bytes;
+	uint64_t bytes;			     /* on the disk, without holes */
 	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers that the images know */
 	uint64_t is_parent;		     /* 1: others may be made upon it */
 	/* what it was made upon, whose memory its images name; "": nothing */

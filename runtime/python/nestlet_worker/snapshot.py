@@ -69,12 +69,10 @@ def hooks_after():
 
 
 def collect():
-    """Garbage would lie in every clone. What is left is left alone by later collections, which would write
-    to every object, and with that have each clone copy the memory that they share."""
+    """Garbage would lie in every clone."""
     import gc
 
     gc.collect()
-    gc.freeze()
 
 
 def rehearse():
