@@ -33,7 +33,8 @@ struct nest_manifest {
 	bool snapshots;		/* its workers take CHECKPOINT and RESTORED */
 	bool runtime_snapshots; /* before INIT, too */
 	const char *const
-		*start_env; /* beginnings of names that it reads at its start; NULL-terminated */
+		*start_env; /* beginnings of names that it reads at its start, and "!" before one
+			       that it doesn't; NULL-terminated */
 	const char *unavailable; /* why it can't run on this machine; NULL: it can */
 };
 

@@ -114,13 +114,32 @@ static bool has(const char *const *texts, const char *text)
 	return false;
 }
 
+/* "!NAME" among the beginnings is one variable that none of them means. */
+static bool is_excepted(const char *entry, const char *const *prefixes)
+{
+	size_t n = strcspn(entry, "=");
+
+	for (; *prefixes; prefixes++) {
+		if (**prefixes == '!' && strlen(*prefixes) == n + 1 &&
+			strncmp(*prefixes + 1, entry, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_read_at_start(const struct nest_manifest *manifest, const char *entry)
+{
+	return begins_with_any(entry, start_env) ||
+	       (begins_with_any(entry, manifest->start_env) &&
+		       !is_excepted(entry, manifest->start_env));
+}
+
 /* Whether what @one has and @other hasn't can be told to a process that runs already. */
 static bool can_differ(
 	const struct nest_manifest *manifest, const char *const *one, const char *const *other)
 {
 	for (; *one; one++) {
-		if (!has(other, *one) && (begins_with_any(*one, start_env) ||
-						 begins_with_any(*one, manifest->start_env)))
+		if (!has(other, *one) && is_read_at_start(manifest, *one))
 			return false;
 	}
 	return true;

@@ -99,6 +99,7 @@ def test_a_start_from_a_runtimes_snapshot_is_confined_as_a_plain_worker_is(runti
 
 @pytest.mark.parametrize("runtime,env,rung", [
     ("nodejs", {"NODE_OPTIONS": "--max-old-space-size=50"}, "plain"),
+    ("nodejs", {"NODE_ENV": "production"}, "runtime"),
     ("nodejs", {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, "plain"),
     ("nodejs", {"GREETING": "hello", "TZ": "Asia/Tokyo"}, "runtime"),
     ("python", {"LC_ALL": "C"}, "plain"),
