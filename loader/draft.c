@@ -175,15 +175,38 @@ static int make_dir(struct nest_draft *draft, int parent_fd, const char *name, s
 	return draft->masked && fchmodat(parent_fd, name, 0755, 0) < 0 ? -errno : 0;
 }
 
+/*
+ * Opens the nearest directory above @clean that is there; *@ret_rest is what follows it. Mostly that
+ * is the one right above, which is tried first.
+ */
+static int open_above(const struct nest_draft *draft, const char *clean, const char **ret_rest)
+{
+	char above[NEST_NAME_CAP];
+	size_t n = strlen(clean);
+	int dir;
+
+	memcpy(above, clean, n + 1);
+	do {
+		while (n > 0 && above[n - 1] != '/')
+			n--;
+		*ret_rest = clean + n;
+		n -= n > 0;
+		above[n] = '\0';
+		dir = nest_beneath_open(draft->root_fd, above, O_PATH | O_DIRECTORY);
+	} while (dir == -ENOENT && n > 0);
+	return dir;
+}
+
 /* Opens directory @clean, making what is missing of it. Errors are left to the caller to word. */
 static int make_dirs(struct nest_draft *draft, const char *clean, int *ret_fd, struct nest_err *err)
 {
-	nest_autoclose int dir = nest_beneath_open(draft->root_fd, "", O_PATH | O_DIRECTORY);
+	const char *rest;
+	nest_autoclose int dir = open_above(draft, clean, &rest);
 	char part[NEST_NAME_CAP];
 
 	if (dir < 0)
 		return dir;
-	for (const char *p = clean; *p;) {
+	for (const char *p = rest; *p;) {
 		size_t n = strcspn(p, "/");
 		int next;
 		int rc;
@@ -222,7 +245,7 @@ static int enter(struct nest_draft *draft, const char *clean, struct nest_err *e
 		return fd;
 	nest_cleanup_close(&draft->dir_fd);
 	draft->dir_fd = fd;
-	strncpy(draft->dir, clean, sizeof(draft->dir) - 1);
+	strcpy(draft->dir, clean);
 	return 0;
 }
 
@@ -239,8 +262,9 @@ static int word(struct nest_err *err, int rc, const char *verb, const char *name
 static int approach(struct nest_draft *draft, const char *name, char clean[NEST_NAME_CAP],
 	const char **ret_last, struct nest_err *err)
 {
-	char parent[NEST_NAME_CAP] = "";
+	char parent[NEST_NAME_CAP];
 	char *slash;
+	size_t n;
 	int rc = check_cancel(draft, err);
 
 	if (rc < 0)
@@ -251,8 +275,9 @@ static int approach(struct nest_draft *draft, const char *name, char clean[NEST_
 	if (clean[0] == '\0')
 		return fail(err, -EEXIST, "make", name);
 	slash = strrchr(clean, '/');
-	if (slash)
-		memcpy(parent, clean, (size_t)(slash - clean));
+	n = slash ? (size_t)(slash - clean) : 0;
+	memcpy(parent, clean, n);
+	parent[n] = '\0';
 	rc = enter(draft, parent, err);
 	if (rc < 0)
 		return word(err, rc, "make the directory of", name);

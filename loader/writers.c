@@ -41,18 +41,9 @@ struct nest_writers {
 	struct nest_err err; /* the first one */
 };
 
-/* Drops a reference, and ends the file if that was the last. */
-static int unref(struct nest_writers *writers, struct nest_draft_file *file, struct nest_err *err)
+/* Ends a file whose last reference was dropped. */
+static int end_file(struct nest_draft_file *file, bool failed, struct nest_err *err)
 {
-	bool last;
-	bool failed;
-
-	pthread_mutex_lock(&writers->lock);
-	last = --file->refs == 0;
-	failed = writers->err.code < 0;
-	pthread_mutex_unlock(&writers->lock);
-	if (!last)
-		return 0;
 	if (!failed)
 		return nest_draft_file_end(file, err);
 	nest_draft_file_free(file);
@@ -100,39 +91,44 @@ static struct nest_writers_piece *take_queued(struct nest_writers *writers)
 	return piece;
 }
 
-static void write_piece(struct nest_writers *writers, struct nest_writers_piece *piece, bool failed)
+/* Under the lock, which it lets go of while it works: for each small file it is taken twice. */
+static void write_piece(struct nest_writers *writers, struct nest_writers_piece *piece)
 {
+	struct nest_draft_file *file = piece->file;
 	struct nest_err err = NEST_ERR_INIT;
+	bool failed = writers->err.code < 0 || writers->stop;
+	bool last;
 
-	if (!failed)
-		nest_draft_file_write(piece->file, piece->bytes, piece->n, piece->offset, &err);
-	pthread_mutex_lock(&writers->lock);
-	piece->file->busy = false;
 	pthread_mutex_unlock(&writers->lock);
-	unref(writers, piece->file, &err);
+	if (!failed)
+		nest_draft_file_write(file, piece->bytes, piece->n, piece->offset, &err);
 	pthread_mutex_lock(&writers->lock);
 	if (writers->err.code == 0)
 		writers->err = err;
+	file->busy = false;
+	last = --file->refs == 0;
+	failed = writers->err.code < 0;
 	LL_PREPEND(writers->spare, piece);
+	if (last) {
+		pthread_mutex_unlock(&writers->lock);
+		end_file(file, failed, &err);
+		pthread_mutex_lock(&writers->lock);
+		if (writers->err.code == 0)
+			writers->err = err;
+	}
 	if (--writers->pending == 0)
 		pthread_cond_signal(&writers->idle);
-	pthread_mutex_unlock(&writers->lock);
 }
 
 static void *run(void *arg)
 {
 	struct nest_writers *writers = arg;
 	struct nest_writers_piece *piece;
-	bool failed;
 
-	do {
-		pthread_mutex_lock(&writers->lock);
-		piece = take_queued(writers);
-		failed = writers->err.code < 0 || writers->stop;
-		pthread_mutex_unlock(&writers->lock);
-		if (piece)
-			write_piece(writers, piece, failed);
-	} while (piece);
+	pthread_mutex_lock(&writers->lock);
+	while ((piece = take_queued(writers)))
+		write_piece(writers, piece);
+	pthread_mutex_unlock(&writers->lock);
 	return NULL;
 }
 
@@ -222,7 +218,14 @@ void nest_writers_put(struct nest_writers *writers, struct nest_writers_piece *p
 int nest_writers_end(
 	struct nest_writers *writers, struct nest_draft_file *file, struct nest_err *err)
 {
-	return unref(writers, file, err);
+	bool failed;
+	bool last;
+
+	pthread_mutex_lock(&writers->lock);
+	last = --file->refs == 0;
+	failed = writers->err.code < 0;
+	pthread_mutex_unlock(&writers->lock);
+	return last ? end_file(file, failed, err) : 0;
 }
 
 int nest_writers_check(struct nest_writers *writers, struct nest_err *err)
