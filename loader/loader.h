@@ -151,8 +151,8 @@ struct nest_loader_verified {
 /*
  * Reads all trees again, one after the other. An image or an imported directory must have the
  * digest that it is called by; what came out of an archive must have that which was taken in the
- * background after it was made, or else is taken now. @damaged is called for each that hasn't, @done once, last, never before this returns,
- * with NULL or why it ended early.
+ * background after it was made, or else is taken now. @damaged is called for each that hasn't,
+ * @done once, last, never before this returns, with NULL or why it ended early.
  */
 int nest_loader_verify(struct nest_loader *loader,
 	void (*damaged)(void *arg, const struct nest_tree *tree),

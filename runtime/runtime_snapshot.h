@@ -34,9 +34,10 @@ int nest_runtime_snapshots_new(struct nest_services *services, struct nest_uids 
 void nest_runtime_snapshots_free(struct nest_runtime_snapshots *set);
 
 /*
- * The one for workers of @plan, of a function with @spec and runtime @manifest; it is made if there is none. NULL:
- * the runtime has none, or the function has something at its start that another process would not
- * have: another command line, or a variable that the runtime reads only then. Blocks on the disk.
+ * The one for workers of @plan, of a function with @spec and runtime @manifest; it is made if there
+ * is none. NULL: the runtime has none, or the function has something at its start that another
+ * process would not have: another command line, or a variable that the runtime reads only then.
+ * Blocks on the disk.
  */
 struct nest_frozen *nest_runtime_snapshots_for(struct nest_runtime_snapshots *set,
 	const struct nest_manifest *manifest, const struct nest_function_spec *spec,

@@ -27,8 +27,9 @@ struct nest_feature_wish {
 
 /*
  * Tries every feature for real (a child makes the namespace, loads the filter, mounts the image, a
- * process is frozen and restored...) and lists the results in a fixed order. The caller frees *@ret with free(). Call before threads
- * exist and with the privilege to be judged. Blocks for up to a second.
+ * process is frozen and restored...) and lists the results in a fixed order. The caller frees *@ret
+ * with free(). Call before threads exist and with the privilege to be judged. Blocks for up to a
+ * second.
  */
 int nest_feature_probe(const struct nest_feature_wish *wish, struct nest_feature **ret,
 	size_t *ret_n, struct nest_err *err);

@@ -23,13 +23,15 @@ struct nest_err;
 #define NEST_IMAGE_REWRITE_ROOM (UINT64_C(128) << 30)
 
 /*
- * Rewrites the CRIU images in directory @images so that private anonymous memory, and what was written
- * of other files' private mappings in long runs, becomes private mappings of one file, NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path:
- * it then reads no pages, and clones share those that they don't write. Stacks and what the kernel
- * provides stay as they are. @parent is the memory file of what this is made upon, mapped by it as
- * NEST_IMAGE_REWRITE_PARENT_PATH, or -1: of that, areas that were written much of get a copy of their own. An area given back with MADV_DONTNEED reads as the file's bytes
- * afterwards, not as zeros. Blocks on the disk; any thread. -EBADMSG: an image isn't as CRIU 4
- * writes it; the images are useless after any failure.
+ * Rewrites the CRIU images in directory @images so that private anonymous memory, and what was
+ * written of other files' private mappings in long runs, becomes private mappings of one file,
+ * NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path: it then reads no
+ * pages, and clones share those that they don't write. Stacks and what the kernel provides stay as
+ * they are. @parent is the memory file of what this is made upon, mapped by it as
+ * NEST_IMAGE_REWRITE_PARENT_PATH, or -1: of that, areas that were written much of get a copy of
+ * their own. An area given back with MADV_DONTNEED reads as the file's bytes afterwards, not as
+ * zeros. Blocks on the disk; any thread. -EBADMSG: an image isn't as CRIU 4 writes it; the images
+ * are useless after any failure.
  */
 int nest_image_rewrite_map(int images, const char *path, int parent, struct nest_err *err);
 

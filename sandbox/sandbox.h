@@ -72,16 +72,17 @@ const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner);
 void nest_sandbox_dismiss(struct nest_sandbox_spawner *spawner);
 
 /*
- * Attaches to @spawner, which is taken unless this fails. @on_lost is called once if the spawner dies or breaks the
- * protocol: every cell has then reported its exit before, and none can be started any more.
+ * Attaches to @spawner, which is taken unless this fails. @on_lost is called once if the spawner
+ * dies or breaks the protocol: every cell has then reported its exit before, and none can be
+ * started any more.
  */
 int nest_sandbox_open(uv_loop_t *loop, struct nest_sandbox_spawner spawner,
 	void (*on_lost)(void *arg, const struct nest_err *why), void *arg,
 	struct nest_sandbox **ret, struct nest_err *err);
 
 /*
- * Kills every cell, waits for the spawner to leave nothing behind, then calls @cb and frees. Cells report their
- * exits before.
+ * Kills every cell, waits for the spawner to leave nothing behind, then calls @cb and frees. Cells
+ * report their exits before.
  */
 void nest_sandbox_close(struct nest_sandbox *sandbox, void (*cb)(void *arg), void *arg);
 
@@ -153,12 +154,12 @@ struct nest_cell_events {
 
 /*
  * Starts a process in a prepared cell, or in one made for it when the pool is empty. Its working
- * directory is the code's; beside @envp it finds NESTLET_FUNCTION_DIR and NESTLET_RUNTIME_DIR: /function and
- * /runtime. On a machine that gives cells no root of their own these are the real paths, and a
- * leading /runtime/ in an argument is replaced by the second. The descriptors are
+ * directory is the code's; beside @envp it finds NESTLET_FUNCTION_DIR and NESTLET_RUNTIME_DIR:
+ * /function and /runtime. On a machine that gives cells no root of their own these are the real
+ * paths, and a leading /runtime/ in an argument is replaced by the second. The descriptors are
  * borrowed until this returns. On success *@ret lives until its exited callback has returned; no
- * callback comes before this returns. -EAGAIN: max_cells are in use; -EINVAL: a field is out
- * of its range; -EPIPE: the spawner is lost.
+ * callback comes before this returns. -EAGAIN: max_cells are in use; -EINVAL: a field is out of its
+ * range; -EPIPE: the spawner is lost.
  */
 int nest_cell_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
 	const struct nest_cell_events *events, void *arg, struct nest_cell **ret,

@@ -34,14 +34,15 @@ bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **re
 const char *nest_snapshot_program(const struct nest_sandbox *sandbox);
 
 /*
- * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It stays stopped, or, if the dump was
- * refused, runs on: in either case the cell is the caller's to kill. The worker must be quiescent: nothing in its
- * channel, no connection open but that. What it has in /tmp and /dev/shm belongs to the snapshot. A snapshot that has the key already is
- * replaced. The worker of a cell that was itself restored gives a snapshot upon that one, which must
- * be a parent: it holds only what was written since, if its parent's memory is mapped; the parent
- * stays for as long as it does. @cb is called once, never before this returns, unless the cell exits first: then never.
- * @err is NULL when the snapshot stands; else it names the cause in CRIU's words. -EALREADY: a dump
- * of this cell is under way.
+ * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It
+ * stays stopped, or, if the dump was refused, runs on: in either case the cell is the caller's to
+ * kill. The worker must be quiescent: nothing in its channel, no connection open but that. What it
+ * has in /tmp and /dev/shm belongs to the snapshot. A snapshot that has the key already is
+ * replaced. The worker of a cell that was itself restored gives a snapshot upon that one, which
+ * must be a parent: it holds only what was written since, if its parent's memory is mapped; the
+ * parent stays for as long as it does. @cb is called once, never before this returns, unless the
+ * cell exits first: then never. @err is NULL when the snapshot stands; else it names the cause in
+ * CRIU's words. -EALREADY: a dump of this cell is under way.
  */
 int nest_snapshot_dump(struct nest_cell *cell, const char *key,
 	const struct nest_snapshot_kind *kind,
@@ -57,13 +58,13 @@ struct nest_snapshot_wires {
 
 /*
  * Like nest_cell_start(), but the worker is restored from snapshot @key. @spec is that of a plain
- * start; its channel, stdout and stderr are not used (-1 will do), nor are argv and envp: the clone's are the snapshot's and
- * the cell's.
- * @wired is called once, before events->started, as soon as a cell is found; what is written to
- * the channel then waits for the clone. It isn't called when no cell could be had. A restore that fails ends
- * the cell with NEST_CELL_FAILED and its cause; -ENOENT in it: there is no such snapshot; -EBADMSG:
- * it was damaged and has been removed; -ESTALE: so was what it was made upon. @spec must have the limits, uid and code that the snapshot was made with: they
- * belong into @key. One from a parent may have another uid and code.
+ * start; its channel, stdout and stderr are not used (-1 will do), nor are argv and envp: the
+ * clone's are the snapshot's and the cell's. @wired is called once, before events->started, as soon
+ * as a cell is found; what is written to the channel then waits for the clone. It isn't called when
+ * no cell could be had. A restore that fails ends the cell with NEST_CELL_FAILED and its cause;
+ * -ENOENT in it: there is no such snapshot; -EBADMSG: it was damaged and has been removed; -ESTALE:
+ * so was what it was made upon. @spec must have the limits, uid and code that the snapshot was made
+ * with: they belong into @key. One from a parent may have another uid and code.
  */
 int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
 	const char *key, const struct nest_cell_events *events,
@@ -108,8 +109,8 @@ int nest_snapshot_export(struct nest_sandbox *sandbox, const char *key, int pipe
 
 /*
  * Takes the unpacked export of another host in @dir_fd (borrowed) into the store as @key: as above.
- * -EBADMSG in @cb's error: it is not sealed with the secret that this host has, or was damaged; -ESTALE:
- * this host has not what it was made upon.
+ * -EBADMSG in @cb's error: it is not sealed with the secret that this host has, or was damaged;
+ * -ESTALE: this host has not what it was made upon.
  */
 int nest_snapshot_import(struct nest_sandbox *sandbox, const char *key, int dir_fd,
 	nest_snapshot_exchanged_cb *cb, void *arg, struct nest_err *err);
