@@ -110,20 +110,35 @@ def test_another_criu_makes_snapshots_of_its_own(make_host, place):
     assert cold(host, "kept") == "served" and restores(host, "kept") == 1
 
 
-def drowsy(place):
-    """A CRIU that works, and comes to nothing once there is a file "asleep" beside it. (-p: the shell stays root.)"""
+def hindered(place, hindrance):
+    """A CRIU that works unless the line of shell before it ends it. (-p: the shell stays root.)"""
     real = str(real_criu())
     if real_criu().is_dir():
         loader = next(real_criu().glob("usr/lib/*/ld-linux-*"))
         real = f"{loader} --argv0 criu --library-path {loader.parent} {real}/usr/sbin/criu"
     program = place / "criu"
-    program.write_text(f"#!/bin/sh -p\n[ -e {place}/asleep ] && exec sleep 1000\nexec {real} \"$@\"\n")
+    program.write_text(f"#!/bin/sh -p\n{hindrance}\nexec {real} \"$@\"\n")
     program.chmod(0o755)
     return program
 
 
+def test_a_clone_counts_for_more_than_a_test_that_fails(make_host, place):
+    its_ground, word = "/run/images", place / "fail"
+    wait = f"if [ -d {its_ground} ]; then while [ ! -e {word} ]; do sleep 0.05; done; exit 1; fi"
+    host = make_host(config(place, hindered(place, wait)))
+    deploy(host, "nodejs", "works", "exports.handler = async () => 'served';")
+    await_snapshot(host, "works")
+    assert cold(host, "works") == "served" and restores(host, "works") == 1
+    assert host.admin("GET", "/v1/host").json()["snapshots"]["state"] == "untested"
+    word.touch()
+    state = snapshots_of(host)
+    assert state["state"] == "available" and "CRIU ended without an answer" in state["detail"], state
+    assert "the test of snapshots failed, but clones work" in host.log()
+    assert cold(host, "works") == "served" and restores(host, "works") == 2
+
+
 def test_a_restore_that_takes_longer_than_its_limit_costs_no_request(make_host, place):
-    settings = config(place, drowsy(place))
+    settings = config(place, hindered(place, f"[ -e {place}/asleep ] && exec sleep 1000"))
     settings["cells"]["prepared"] = 1
     host = make_host(settings)
     deploy(host, "nodejs", "late", "exports.handler = async () => 'served';")

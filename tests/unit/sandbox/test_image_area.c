@@ -112,6 +112,38 @@ START_TEST(of_the_parents_memory_what_was_written_is_divided_off)
 }
 END_TEST
 
+START_TEST(a_forked_process_has_the_parents_memory_too)
+{
+	const struct images_run of_one[] = { IMAGES_RUN(0x110, 8, IMAGES_PRESENT) };
+	const struct images_run of_other[] = { IMAGES_RUN(0x110, 4, IMAGES_PRESENT) };
+	struct nest_err err = NEST_ERR_INIT;
+	struct images_area one[4], other[4];
+	int parent = open_parent();
+	uint64_t last, size;
+
+	images_write_process(&upon, 1, of_one, 1);
+	images_write_mm(1002, &upon, 1);
+	images_write_pages(1002, 2, of_other, 1);
+	name_parent(PARENT_PATH);
+	ck_assert_msg(nest_image_rewrite_map(images_fd, IMAGES_PATH, parent, &err) == 0, "%s",
+		nest_err_text(&err));
+	last = images_read_memory_file(&size);
+	ck_assert_uint_eq(size, 12 * IMAGES_PAGE + NEST_IMAGE_REWRITE_ROOM);
+	ck_assert_uint_eq(images_read_mm(1001, one, 4), 3);
+	ck_assert_uint_eq(images_read_mm(1002, other, 4), 3);
+	/* the same file where neither has written, and what is each one's own where they have */
+	check_part(&one[0], 0x100, 0x10, 10);
+	check_part(&other[0], 0x100, 0x10, 10);
+	check_part(&one[2], 0x118, 0x4c, 10 + 0x18);
+	check_part(&other[2], 0x114, 0x50, 10 + 0x14);
+	ck_assert_uint_ne(one[1].shmid, other[1].shmid);
+	ck_assert_uint_eq(one[1].shmid + other[1].shmid, last - 1 + last);
+	images_check_page("memory", one[1].pgoff + 7 * IMAGES_PAGE, 0x117);
+	images_check_page("memory", other[1].pgoff + 3 * IMAGES_PAGE, 0x113);
+	close(parent);
+}
+END_TEST
+
 START_TEST(the_parents_memory_is_known_by_its_path)
 {
 	/* enough for a part of the parent's memory, too few for one of another file's */
@@ -159,4 +191,5 @@ END_TEST
 
 NEST_SUITE_WITH("sandbox/image_area", images_enter, images_leave,
 	of_the_parents_memory_what_was_written_is_divided_off,
-	the_parents_memory_is_known_by_its_path, behind_the_parents_pages_are_zeros)
+	a_forked_process_has_the_parents_memory_too, the_parents_memory_is_known_by_its_path,
+	behind_the_parents_pages_are_zeros)
