@@ -197,3 +197,8 @@ ssize_t nest_decode_read(struct nest_decode *decode, const void **ret_bytes)
 			MAX_RATIO);
 	return n;
 }
+
+void *nest_decode_bytes(const struct nest_decode *decode)
+{
+	return decode->pipeline ? nest_pipeline_bytes(decode->pipeline) : NULL;
+}

@@ -40,6 +40,12 @@ void nest_decode_free(struct nest_decode *decode);
  */
 ssize_t nest_decode_read(struct nest_decode *decode, const void **ret_bytes);
 
+/*
+ * What the last read gave, for nest_pipeline_hold() (loader/pipeline.h); NULL: it can't be held. All
+ * must be let go before @decode is freed.
+ */
+void *nest_decode_bytes(const struct nest_decode *decode);
+
 /* What went wrong. Lives as long as @decode. */
 const char *nest_decode_why(const struct nest_decode *decode);
 

@@ -45,6 +45,7 @@ struct nest_draft {
 	struct nest_draft_file *file; /* the one begun, or NULL */
 	struct nest_writers *writers; /* NULL: the caller's thread writes all */
 	struct nest_writers_piece *piece; /* of the file begun, not handed over yet */
+	struct nest_draft_loan loan;
 	int dir_fd; /* of the entry added last: the next one mostly lies beside it */
 	char dir[NEST_NAME_CAP];
 	uint64_t file_charged; /* bytes of the file begun that count already */
@@ -86,6 +87,7 @@ void nest_draft_free(struct nest_draft *draft)
 {
 	if (!draft)
 		return;
+	nest_draft_lend(draft, NULL);
 	nest_writers_free(draft->writers);
 	free(draft->piece);
 	nest_draft_file_free(draft->file);
@@ -416,6 +418,24 @@ int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t si
 	return rc;
 }
 
+void nest_draft_lend(struct nest_draft *draft, const struct nest_draft_loan *loan)
+{
+	draft->loan = loan ? *loan : (struct nest_draft_loan){ .bytes = NULL };
+	if (!draft->writers || loan)
+		return;
+	if (draft->piece && draft->piece->let_go)
+		nest_writers_put(draft->writers, nest_take_ptr(draft->piece), false);
+	nest_writers_kick(draft->writers);
+}
+
+static bool is_lent(const struct nest_draft *draft, const char *bytes, size_t n)
+{
+	const struct nest_draft_loan *loan = &draft->loan;
+
+	return loan->bytes && bytes >= loan->bytes && n <= loan->n &&
+	       (size_t)(bytes - loan->bytes) <= loan->n - n;
+}
+
 /*
  * Puts as many of the @n bytes for @offset as fit into a piece for the writers, which goes on where
  * the last one ended; 0 when all are under way.
@@ -423,8 +443,10 @@ int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t si
 static size_t put_into_piece(struct nest_draft *draft, const char *bytes, size_t n, uint64_t offset)
 {
 	struct nest_writers_piece *piece = draft->piece;
+	bool lent = is_lent(draft, bytes, n);
 
-	if (piece && (piece->offset + piece->n != offset || piece->n == sizeof(piece->bytes))) {
+	if (piece && (lent || piece->let_go || piece->offset + piece->n != offset ||
+			     piece->n == sizeof(piece->bytes))) {
 		nest_writers_put(draft->writers, nest_take_ptr(draft->piece), false);
 		piece = NULL;
 	}
@@ -435,6 +457,11 @@ static size_t put_into_piece(struct nest_draft *draft, const char *bytes, size_t
 	}
 	if (!piece)
 		return 0;
+	if (lent) {
+		draft->loan.hold(draft->loan.token);
+		nest_writers_lend(piece, bytes, n, draft->loan.let_go, draft->loan.token);
+		return n;
+	}
 	if (n > sizeof(piece->bytes) - piece->n)
 		n = sizeof(piece->bytes) - piece->n;
 	memcpy(piece->bytes + piece->n, bytes, n);

@@ -61,6 +61,22 @@ int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t si
 int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint64_t offset,
 	struct nest_err *err);
 
+/* Bytes that stay where they are as long as they are held. */
+struct nest_draft_loan {
+	const char *bytes;
+	size_t n;
+	void (*hold)(void *token);   /* called by the draft's user's thread */
+	void (*let_go)(void *token); /* any thread, as often */
+	void *token;
+};
+
+/*
+ * What nest_draft_write() is given from within @loan (copied) is held instead of copied from now on.
+ * NULL ends that; what is held then is let go without any further call, so the lender may wait for
+ * it. nest_draft_flush() waits until all was.
+ */
+void nest_draft_lend(struct nest_draft *draft, const struct nest_draft_loan *loan);
+
 /* Shares the blocks of @source_fd with the file begun: 0, or 1 where the file system can't. */
 int nest_draft_clone(struct nest_draft *draft, int source_fd);
 

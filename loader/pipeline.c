@@ -10,6 +10,9 @@
  * file it can seek in. A frame with more than WHOLE_MAX of content, or of unknown length, is
  * decompressed by the reader itself, piece by piece.
  *
+ * Whoever writes what was read may hold its slot instead of copying it; the slot comes back when
+ * nobody does and the next one was read.
+ *
  * Memory: what lies in slots is charged to a budget before it is allocated, whatever a frame's header
  * claims. Only a slot that is alone may pass it. A frame's declared size decides how it is
  * decompressed, and how much room it gets; a frame that turns out to be larger is an error.
@@ -18,6 +21,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +51,8 @@ enum state {
 };
 
 struct slot {
+	struct nest_pipeline *pipeline;
+	atomic_uint refs; /* of what was read from it */
 	enum state state;
 	enum nest_frames_kind kind;
 	char *in;
@@ -153,6 +159,8 @@ static int make_slot(struct nest_pipeline *pipeline, size_t out_cap, bool with_i
 		slot = calloc(1, sizeof(*slot));
 	if (!slot)
 		return out_of_memory(err);
+	slot->pipeline = pipeline;
+	atomic_store(&slot->refs, 1);
 	slot->charged = cost;
 	slot->err.code = 0;
 	slot->in_len = slot->out_len = 0;
@@ -580,7 +588,7 @@ ssize_t nest_pipeline_read(
 
 	pthread_mutex_lock(&pipeline->lock);
 	do {
-		if (pipeline->held)
+		if (pipeline->held && atomic_fetch_sub(&pipeline->held->refs, 1) == 1)
 			release(pipeline, pipeline->held);
 		slot = pipeline->held = take_ready(pipeline);
 	} while (slot && slot->err.code == 0 && slot->out_len == 0);
@@ -594,4 +602,28 @@ ssize_t nest_pipeline_read(
 		return 0;
 	*ret_bytes = slot->out;
 	return (ssize_t)slot->out_len;
+}
+
+void *nest_pipeline_bytes(const struct nest_pipeline *pipeline)
+{
+	return pipeline->held;
+}
+
+void nest_pipeline_hold(void *bytes)
+{
+	struct slot *slot = bytes;
+
+	atomic_fetch_add(&slot->refs, 1);
+}
+
+void nest_pipeline_let_go(void *bytes)
+{
+	struct slot *slot = bytes;
+	struct nest_pipeline *pipeline = slot->pipeline;
+
+	if (atomic_fetch_sub(&slot->refs, 1) > 1)
+		return;
+	pthread_mutex_lock(&pipeline->lock);
+	release(pipeline, slot);
+	pthread_mutex_unlock(&pipeline->lock);
 }

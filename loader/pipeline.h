@@ -30,4 +30,14 @@ void nest_pipeline_free(struct nest_pipeline *pipeline);
 ssize_t nest_pipeline_read(
 	struct nest_pipeline *pipeline, const void **ret_bytes, struct nest_err *err);
 
+/*
+ * What the last read gave, or NULL, for nest_pipeline_hold(): it stays valid, whatever is read next,
+ * until it was let go as often as it was held, which must come before the pipeline is freed.
+ */
+void *nest_pipeline_bytes(const struct nest_pipeline *pipeline);
+
+/* While it is valid. Any thread. */
+void nest_pipeline_hold(void *bytes);
+void nest_pipeline_let_go(void *bytes);
+
 #endif

@@ -32,6 +32,7 @@
 #include "loader/decode.h"
 #include "loader/draft.h"
 #include "loader/name.h"
+#include "loader/pipeline.h"
 #include "loader/zip.h"
 
 #define CHUNK (256u * 1024)
@@ -99,12 +100,28 @@ static void stop_source(void *arg)
 	unpack->source->stop(unpack->source->arg);
 }
 
+/* libarchive mostly hands out a file's bytes where they are: then they need not be copied. */
+static void lend(struct unpack *unpack, const void *bytes, size_t n)
+{
+	void *token = nest_decode_bytes(unpack->decode);
+	const struct nest_draft_loan loan = { .bytes = bytes,
+		.n = n,
+		.hold = nest_pipeline_hold,
+		.let_go = nest_pipeline_let_go,
+		.token = token };
+
+	if (token)
+		nest_draft_lend(unpack->draft, &loan);
+}
+
 static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret_bytes)
 {
 	struct unpack *unpack = arg;
-	ssize_t n = unpack->decode ? nest_decode_read(unpack->decode, ret_bytes)
-				   : read_source(unpack, ret_bytes);
+	ssize_t n;
 
+	nest_draft_lend(unpack->draft, NULL);
+	n = unpack->decode ? nest_decode_read(unpack->decode, ret_bytes)
+			   : read_source(unpack, ret_bytes);
 	if (n < 0) {
 		archive_set_error(archive, (int)-n, "%s",
 			unpack->decode ? nest_decode_why(unpack->decode)
@@ -112,6 +129,8 @@ static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret_b
 		return ARCHIVE_FATAL;
 	}
 	count_zeros(unpack, *ret_bytes, (size_t)n);
+	if (unpack->decode)
+		lend(unpack, *ret_bytes, (size_t)n);
 	return n;
 }
 
@@ -412,6 +431,8 @@ int nest_unpack_run(
 		before = uselocale(utf8);
 	rc = unpack_all(&unpack);
 	archive_read_free(unpack.archive);
+	nest_draft_lend(draft, NULL);
+	(void)nest_draft_flush(draft, NULL);
 	nest_decode_free(unpack.decode);
 	if (utf8)
 		uselocale(before);

@@ -6,7 +6,7 @@
  *
  * One thread at a time writes to a file: the kernel would let no second one in. There are PIECES
  * buffers. When all are under way, the owner writes its next bytes itself instead
- * of waiting. After an error the threads go on taking pieces, but write nothing more.
+ * of waiting. What a decompressor lends is written from where it is. After an error the threads go on taking pieces, but write nothing more.
  */
 #include "loader/writers.h"
 
@@ -101,7 +101,9 @@ static void write_piece(struct nest_writers *writers, struct nest_writers_piece 
 
 	pthread_mutex_unlock(&writers->lock);
 	if (!failed)
-		nest_draft_file_write(file, piece->bytes, piece->n, piece->offset, &err);
+		nest_draft_file_write(file, piece->from, piece->n, piece->offset, &err);
+	if (piece->let_go)
+		piece->let_go(piece->token);
 	pthread_mutex_lock(&writers->lock);
 	if (writers->err.code == 0)
 		writers->err = err;
@@ -194,8 +196,27 @@ struct nest_writers_piece *nest_writers_take(
 	if (piece) {
 		piece->file = file;
 		piece->n = 0;
+		piece->from = piece->bytes;
+		piece->let_go = NULL;
 	}
 	return piece;
+}
+
+void nest_writers_lend(struct nest_writers_piece *piece, const char *bytes, size_t n,
+	void (*let_go)(void *token), void *token)
+{
+	piece->from = bytes;
+	piece->n = n;
+	piece->let_go = let_go;
+	piece->token = token;
+}
+
+void nest_writers_kick(struct nest_writers *writers)
+{
+	pthread_mutex_lock(&writers->lock);
+	if (writers->queue)
+		pthread_cond_signal(&writers->work);
+	pthread_mutex_unlock(&writers->lock);
 }
 
 void nest_writers_put(struct nest_writers *writers, struct nest_writers_piece *piece, bool last)

@@ -23,6 +23,9 @@ struct nest_writers_piece {
 	uint64_t offset;
 	size_t n;
 	struct nest_writers_piece *next;
+	const char *from;	     /* where the bytes are: in the piece, or lent */
+	void (*let_go)(void *token); /* of lent ones; NULL: they are in the piece */
+	void *token;
 	char bytes[NEST_WRITERS_PIECE_BYTES];
 };
 
@@ -35,6 +38,13 @@ void nest_writers_free(struct nest_writers *writers);
 /* A piece to fill for @file; NULL when all are under way, and the owner had better help. */
 struct nest_writers_piece *nest_writers_take(
 	struct nest_writers *writers, struct nest_draft_file *file);
+
+/* Makes @bytes, however many, those of an empty @piece; @let_go is called when they are written. */
+void nest_writers_lend(struct nest_writers_piece *piece, const char *bytes, size_t n,
+	void (*let_go)(void *token), void *token);
+
+/* What was handed over, and perhaps waits for more, is to be written now. */
+void nest_writers_kick(struct nest_writers *writers);
 
 /*
  * Hands a piece over. With @last the owner is done with the piece's file as well, whose size, mode

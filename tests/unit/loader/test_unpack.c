@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <zstd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -485,6 +487,70 @@ START_TEST(deep_trees_and_long_paths_work)
 }
 END_TEST
 
+#define LARGE_FILE 3000000u
+
+/* Large files that lie across frames, and many small ones between them. */
+static void make_mixed(struct nest_buf *ret)
+{
+	static char bytes[LARGE_FILE];
+	static char names[256][16];
+	struct kit_entry entries[256];
+	unsigned state = 1;
+
+	for (size_t i = 0; i < sizeof(bytes); i++) {
+		state = state * 1103515245u + 12345u;
+		bytes[i] = (char)(state >> 24 & 15);
+	}
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(entries); i++) {
+		size_t n = i % 50 == 7 ? LARGE_FILE - i : i * 37;
+
+		snprintf(names[i], sizeof(names[i]), "d%zu/f%zu", i % 5, i);
+		entries[i] = (struct kit_entry){ .name = names[i], .body = bytes + i, .size = n };
+	}
+	kit_archive("gnutar", NULL, entries, NEST_ARRAY_SIZE(entries), ret);
+}
+
+static void compress_in_frames(const struct nest_buf *tar, size_t frame, struct nest_buf *ret)
+{
+	const char *bytes = nest_buf_bytes(tar);
+	size_t cap = ZSTD_compressBound(frame);
+	nest_autofree char *out = malloc(cap);
+
+	for (size_t at = 0; at < tar->len; at += frame) {
+		size_t n = tar->len - at < frame ? tar->len - at : frame;
+		size_t len = ZSTD_compress(out, cap, bytes + at, n, 1);
+
+		ck_assert(!ZSTD_isError(len));
+		ck_assert_int_eq(nest_buf_append(ret, out, len), 0);
+	}
+}
+
+/* What the writers hold of a frame must not keep the next one from being decompressed. */
+START_TEST(frames_of_every_size_give_the_same_tree)
+{
+	static const size_t frames[] = { 100000, 1u << 20, 5000000, 8u << 20 };
+	struct nest_buf tar = NEST_BUF_INIT;
+	char first[65];
+
+	make_mixed(&tar);
+	kit_ok(kit_unpack(&tar, "t", NULL, NULL, NULL), NULL);
+	kit_digest_dir(kit_path("t"), first);
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(frames); i++) {
+		struct nest_err err = NEST_ERR_INIT;
+		struct nest_buf packed = NEST_BUF_INIT;
+		const char *path = kit_path("t%zu", i);
+		char hex[65];
+
+		compress_in_frames(&tar, frames[i], &packed);
+		kit_ok(kit_unpack(&packed, strrchr(path, '/') + 1, NULL, NULL, &err), &err);
+		kit_digest_dir(path, hex);
+		ck_assert_msg(strcmp(hex, first) == 0, "frames of %zu bytes differ", frames[i]);
+		nest_buf_done(&packed);
+	}
+	nest_buf_done(&tar);
+}
+END_TEST
+
 START_TEST(a_hundred_thousand_files_unpack)
 {
 	struct nest_err err = NEST_ERR_INIT;
@@ -585,5 +651,6 @@ NEST_SUITE_WITH("loader/unpack", kit_enter, kit_leave, every_format_gives_the_sa
 	an_archive_cut_anywhere_is_refused, a_flipped_bit_is_noticed_in_lz4,
 	a_flipped_bit_is_noticed_in_gzip, a_flipped_bit_is_noticed_in_zstd,
 	a_flipped_bit_is_harmless_where_nothing_is_checked, deep_trees_and_long_paths_work,
-	a_hundred_thousand_files_unpack, a_source_that_can_not_seek_will_do,
-	names_are_kept_as_bytes, a_source_that_fails_is_reported)
+	frames_of_every_size_give_the_same_tree, a_hundred_thousand_files_unpack,
+	a_source_that_can_not_seek_will_do, names_are_kept_as_bytes,
+	a_source_that_fails_is_reported)
