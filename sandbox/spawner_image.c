@@ -32,6 +32,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -88,6 +89,10 @@ static int copy_bytes(int from, int to, uint64_t bytes, struct nest_err *err)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		/* from a file system of another kind, or on one that can't */
+		if (n < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == EINVAL) &&
+			lseek(to, offset, SEEK_SET) == offset)
+			n = sendfile(to, from, &offset, bytes - (uint64_t)offset);
 		if (n <= 0)
 			return nest_err_set(err, n < 0 ? -errno : -EIO, "copy the image");
 	}

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -368,6 +369,29 @@ START_TEST(a_frozen_file_has_no_name_and_no_writer)
 }
 END_TEST
 
+START_TEST(a_file_on_another_file_system_is_copied)
+{
+	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int file = memfd_create("image", MFD_CLOEXEC);
+	struct nest_err err = NEST_ERR_INIT;
+	char wanted[100000];
+	char found[sizeof(wanted)];
+	int frozen = -1;
+
+	for (size_t i = 0; i < sizeof(wanted); i++)
+		wanted[i] = (char)(i % 251);
+	ck_assert_int_eq(write(file, wanted, sizeof(wanted)), sizeof(wanted));
+	ck_assert_msg(nest_spawner_image_freeze(dir, file, &frozen, &err) == 0, "%s",
+		nest_err_text(&err));
+	ck_assert_int_eq(read(frozen, found, sizeof(found)), sizeof(found));
+	ck_assert_int_eq(memcmp(found, wanted, sizeof(wanted)), 0);
+	ck_assert_int_eq(read(frozen, found, 1), 0);
+	close(frozen);
+	close(file);
+	close(dir);
+}
+END_TEST
+
 /* On a file system that no image is mounted from but by a loop device, of which there are none. */
 START_TEST(a_machine_that_mounts_no_image_says_so)
 {
@@ -413,6 +437,7 @@ int main(void)
 	tcase_add_test(cells, one_given_up_before_it_was_mounted_is_unmounted);
 	tcase_add_loop_test(cells, both_ways_of_mounting_show_the_same, 0, 2);
 	tcase_add_test(cells, a_frozen_file_has_no_name_and_no_writer);
+	tcase_add_test(cells, a_file_on_another_file_system_is_copied);
 	tcase_add_test(cells, a_machine_that_mounts_no_image_says_so);
 	tcase_add_test(bare, a_host_without_sources_mounts_nothing);
 	suite_add_tcase(suite, cells);
