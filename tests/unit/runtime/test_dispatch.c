@@ -560,10 +560,10 @@ START_TEST(a_handler_that_computes_is_not_hung)
 	kit_prepare();
 	/* long enough for a worker that is well, also on a loaded machine under sanitizers */
 	kit_config.ping_interval_ms = 50;
-	kit_config.ping_timeout_ms = 500;
+	kit_config.ping_timeout_ms = 2000;
 	kit_open();
-	f = kit_deploy("{\"name\":\"f\",\"timeoutMs\":2000,\"concurrency\":1}");
-	expect_failure(f, "block", NEST_FAILURE_TIMEOUT, "did not answer within 2000 ms");
+	f = kit_deploy("{\"name\":\"f\",\"timeoutMs\":4000,\"concurrency\":1}");
+	expect_failure(f, "block", NEST_FAILURE_TIMEOUT, "did not answer within 4000 ms");
 	ck_assert_uint_eq(kit_stats(f).restarts_total[NEST_RESTART_HUNG], 0);
 }
 END_TEST
