@@ -8,7 +8,7 @@ import time
 import pytest
 
 from host import wait_for
-from test_snapshot import CHANCES, IMAGES, LOOK, ON, await_snapshot, cold, deploy, flip, snapshot_of
+from test_snapshot import CHANCES, IMAGES, LAYERED, LOOK, ON, await_snapshot, cold, deploy, flip, snapshot_of
 from test_standby import rungs
 
 # keeps a function from being frozen: it goes on starting from its runtime's snapshot
@@ -38,7 +38,7 @@ def await_runtime(host, name):
 @pytest.fixture(scope="module")
 def runtime_host(make_shared_host):
     """With the snapshots of all runtimes."""
-    host = make_shared_host(ON)
+    host = make_shared_host(LAYERED)
     host.nestctl("snapshot", "build-runtimes")
     return host
 
@@ -152,7 +152,7 @@ def test_a_functions_snapshot_is_made_upon_its_runtimes_if_so_configured(make_ho
 
 
 def test_they_are_there_after_a_restart(make_host):
-    host = make_host(ON)
+    host = make_host(LAYERED)
     table = host.nestctl("snapshot", "build-runtimes").stdout
     assert table.count("stands") == 2 and "nodejs" in table and "python" in table, table
     assert host.nestctl("snapshot", "runtimes").stdout == table
@@ -165,7 +165,7 @@ def test_they_are_there_after_a_restart(make_host):
 
 
 def test_a_damaged_one_costs_no_request(make_host):
-    host = make_host(ON)
+    host = make_host(LAYERED)
     deploy(host, "nodejs", "hurt", "exports.handler = async () => 'served';")
     await_snapshot(host, "hurt")
     memory = [file for file in images_of(host, runtimes(host)["nodejs"]) if file.name == "memory"]
@@ -185,7 +185,7 @@ def test_a_damaged_one_costs_no_request(make_host):
 
 
 def test_its_restores_and_failures_are_in_the_metrics(make_host):
-    host = make_host(ON)
+    host = make_host(LAYERED)
     host.nestctl("snapshot", "build-runtimes")
     deploy(host, "nodejs", "unfrozen", UNFROZEN["nodejs"] + "exports.handler = async () => 'served';")
     wait_for(lambda: snapshot_of(host, "unfrozen")["state"] == "paused", "it is not frozen")

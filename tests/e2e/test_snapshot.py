@@ -18,6 +18,7 @@ from host import descendants, wait_for
 
 # what each start is restored by is counted here: tests/e2e/test_standby.py has clones restored ahead
 ON = {"snapshots": {"enabled": True}, "standby": {"memory": 0}}
+LAYERED = {**ON, "snapshots": {"enabled": True, "layers": True}}
 
 CHANCE_JS = """
 const crypto = require('node:crypto');

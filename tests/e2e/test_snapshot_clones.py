@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from host import cgroups_of, wait_for
-from test_snapshot import ON, await_snapshot, cold, deploy, restores, snapshot_of
+from test_snapshot import LAYERED, ON, await_snapshot, cold, deploy, restores, snapshot_of
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def handler(word, context):
 
 @pytest.mark.parametrize("memory", ["mapped", "copied"])
 def test_child_processes_are_frozen_and_go_on_in_each_clone(make_host, memory):
-    host = make_host(ON, start=False)
+    host = make_host(LAYERED, start=False)
     for manifest in (host.root / "runtimes" / "manifests").iterdir():
         manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "memory": memory}))
     host.start()

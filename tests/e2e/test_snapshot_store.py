@@ -73,7 +73,7 @@ def hosts(make_host, workdir, store):
         key = workdir / f"key-{n}"
         key.write_bytes(secret)
         key.chmod(0o600)
-        config = {"snapshots": {"enabled": True, "store": store.url, "storeKeyFile": str(key)},
+        config = {"snapshots": {"enabled": True, "layers": True, "store": store.url, "storeKeyFile": str(key)},
                   "loader": {"retries": 0}}
         if made:
             config["runtimes"] = {"dir": str(made[0].root / "runtimes")}
