@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from host import NESTLETD, wait_for
-from test_snapshot import await_snapshot, cold, deploy, restores, snapshot_of
+from test_snapshot import LAYERED, await_snapshot, cold, deploy, restores, snapshot_of
 
 PREFIX = Path("/usr/local/lib/nestlet/criu")
 PROGRAMS = [Path("/usr/sbin/criu"), Path("/usr/local/sbin/criu")]
@@ -155,6 +155,7 @@ def test_a_restore_that_takes_longer_than_its_limit_costs_no_request(make_host, 
     assert host.metrics()[timeouts] == 2 and state["state"] == "paused", state
     assert "2000 ms" in state["lastFailure"], state
     (place / "asleep").unlink()
+    assert cold(host, "late") == "served"  # in the cell that was prepared with one that sleeps
     host.nestctl("snapshot", "build", "late")
     await_snapshot(host, "late")
     before = restores(host, "late")
@@ -215,11 +216,11 @@ def test_the_longest_unused_snapshot_goes_first_when_the_store_is_full(make_host
         deploy(host, "python", name, f"def handler(event, context):\n    return '{name}'\n")
         return await_snapshot(host, name)["key"]
 
-    roomy = make_host({"snapshots": {"enabled": True}, "standby": {"memory": 0}}, name="roomy")
+    roomy = make_host(LAYERED, name="roomy")
     keys = [deployed(roomy, name) for name in ("one", "two", "three")]
     sizes = kept(roomy)
     limit = sum(sizes.values()) - min(sizes[key] for key in keys) // 2  # room for two of them
-    host = make_host({"snapshots": {"enabled": True, "bytes": limit}, "standby": {"memory": 0}})
+    host = make_host({**LAYERED, "snapshots": {**LAYERED["snapshots"], "bytes": limit}})
     one, two = deployed(host, "one"), deployed(host, "two")
     assert cold(host, "one") == "one" and restores(host, "one") == 1
     three = deployed(host, "three")
