@@ -188,6 +188,10 @@ static int change_field(
 	case VMA_SHMID:
 		*ret = id;
 		return area->taken;
+	case VMA_MADV:
+		/* V8 asks for it for each of its pages, so that forks are quick: a call for each area */
+		*ret = area->madv & ~(UINT64_C(1) << MADV_DONTFORK);
+		return area->taken;
 	case VMA_FLAGS:
 		*ret = area->flags & ~(uint64_t)MAP_ANONYMOUS;
 		return area->taken;

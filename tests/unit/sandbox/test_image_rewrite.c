@@ -27,7 +27,7 @@ START_TEST(private_memory_becomes_mappings_of_one_file)
 			.flags = MAP_PRIVATE | MAP_ANONYMOUS,
 			.status = IMAGES_STATUS_REGULAR | IMAGES_STATUS_ANON_PRIVATE |
 				  IMAGES_STATUS_HEAP,
-			.madv = 1u << MADV_DONTFORK } };
+			.madv = 1u << MADV_DONTFORK | 1u << MADV_DONTDUMP } };
 	const struct images_run runs[] = { IMAGES_RUN(0x101, 2, IMAGES_PRESENT),
 		{ .first = 0x200, .pages = 1, .flags = IMAGES_PRESENT, .compat = true },
 		IMAGES_RUN(0x302, 1, IMAGES_PRESENT | IMAGES_LAZY) };
