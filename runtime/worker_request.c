@@ -161,11 +161,16 @@ void nest_worker_slot_freed(struct nest_worker *worker)
 
 /*
  * A handler that computes for long blocks its event loop, which is no fault while it may run: an
- * unanswered PING counts only when nothing is open, or the oldest request should have ended.
+ * unanswered PING counts only when nothing is open, or the oldest request should have ended. Where both
+ * are due in one turn of the loop, the request's deadline says what it was.
  */
 static bool may_be_silent(const struct nest_worker *worker, uint64_t now_us)
 {
-	return worker->streams.calls && worker->streams.calls->run_until_us > now_us;
+	const struct nest_call *oldest = worker->streams.calls;
+
+	return oldest &&
+	       (oldest->run_until_us > now_us || (oldest->deadline.cb == on_overdue &&
+							 nest_deadline_is_set(&oldest->deadline)));
 }
 
 static void on_ping_due(void *arg)
