@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -167,17 +168,16 @@ def main():
     scaler = Scaler(args.functions, args.copies)
     scaler.read_functions()
     address, port = args.listen.rsplit(":", 1)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     ThreadingHTTPServer.daemon_threads = True
     server = ThreadingHTTPServer((address, int(port)), handler_of(scaler))
     print(f"listening on http://{address}:{server.server_address[1]}/v1/report", flush=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        while True:
-            time.sleep(1)
-            if not args.quiet:
-                print(scaler.table(), flush=True)
-    except KeyboardInterrupt:
-        pass
+    while not stop.wait(1):
+        if not args.quiet:
+            print(scaler.table(), flush=True)
 
 
 if __name__ == "__main__":
