@@ -22,7 +22,7 @@
 #include "runtime/worker.h"
 
 /* Of what a snapshot holds and how a worker is told of it: a change makes all older ones unusable. */
-#define FORMAT 3
+#define FORMAT 4
 
 static_assert(NEST_DIGEST_HEX_LEN == NEST_SNAPSHOT_KEY_CHARS + 1, "a key is a SHA-256");
 

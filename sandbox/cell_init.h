@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "sandbox/criu_rpc.h"
+#include "sandbox/image_gate.h"
 #include "sandbox/message.h"
 
 struct nest_cgroup;
@@ -26,9 +27,9 @@ struct nest_cell_init {
 	int wires[NEST_CRIU_RPC_WIRES];		  /* a clone's ends; -1 once passed on */
 	pid_t restorer;				  /* 0: none */
 	int restorer_sock;
-	int restorer_log; /* what it says goes wrong; -1: none */
-	int last_pid;	  /* of the cell's pid namespace; -1: not to be set */
-	int images;	  /* a clone's images with another owner; -1: none */
+	int restorer_log;	     /* what it says goes wrong; -1: none */
+	int last_pid;		     /* of the cell's pid namespace; -1: not to be set */
+	struct nest_image_gate gate; /* where the restorer waits for a clone's images */
 };
 
 /*

@@ -17,7 +17,7 @@
 #include "base/fd.h"
 #include "sandbox/criu_rpc.h"
 #include "sandbox/footing.h"
-#include "sandbox/image_owner.h"
+#include "sandbox/image_gate.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/mount.h"
 #include "sandbox/snapshot.h"
@@ -29,8 +29,6 @@
 #define LAST_PID "1000"
 /* Those of what a clone that is to be dumped begins, which its restored threads don't reach. */
 #define LAST_CLONED_PID "2000"
-#define OWNED_BYTES (4u << 20) /* of images with another owner */
-#define OWNED_INODES 1100u
 #define LOG_MAX 16384
 
 static void close_wires(struct nest_cell_init *init)
@@ -52,7 +50,9 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 
 	if (!init->criu)
 		return 0;
-	r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
+	r = nest_image_gate_make(&init->gate, err);
+	if (r == 0)
+		r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
 	if (r < 0)
 		return r;
 	init->restorer_log = memfd_create("criu", MFD_CLOEXEC);
@@ -70,8 +70,9 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 		return nest_err_set(err, -errno, "fork the restorer");
 	}
 	init->restorer_sock = pair[0];
-	/* it detects while it waits; a restorer that has died is told of when it is needed */
+	/* it does what it can while it waits; one that has died is told of when it is needed */
 	nest_criu_rpc_prime(init->restorer_sock, NULL);
+	nest_criu_rpc_restore(init->restorer_sock, init->gate.dir, NULL);
 	return 0;
 }
 
@@ -145,6 +146,7 @@ static void end_restorer(struct nest_cell_init *init)
 	if (init->restorer <= 0)
 		return;
 	kill(init->restorer, SIGKILL); /* reaped with the others */
+	nest_image_gate_leave(&init->gate);
 	close(nest_take_fd(init->restorer_sock));
 	init->restorer = 0;
 	if (init->restorer_log >= 0)
@@ -215,25 +217,14 @@ static int verify_images(
 	return -ESTALE;
 }
 
-/*
- * A parent's clone becomes the function's user: its images say so in a directory of this cell's
- * own. Safe: a detached tmpfs of bounded size, which nobody but the restorer sees. It goes with the cell,
- * as the mounts above.
- */
-static int own_images(struct nest_cell_step_context *context, int *images, struct nest_err *err)
+/* A parent's clone becomes the function's user. */
+static int pass_gate(struct nest_cell_step_context *context, int images, struct nest_err *err)
 {
-	struct nest_cell_init *init = context->init;
-	int r;
+	bool itself = context->start->parent == NEST_MESSAGE_PARENT_ITSELF;
 
-	if (context->start->parent != NEST_MESSAGE_PARENT_ITSELF)
-		return 0;
-	r = nest_mount_new_tmpfs(OWNED_BYTES, OWNED_INODES, 0700,
-		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &init->images, err);
-	if (r == 0)
-		r = nest_image_owner_set(*images, NEST_IMAGE_REWRITE_PARENT_DIR,
-			context->start->uid, init->images, err);
-	*images = init->images;
-	return r;
+	return nest_image_gate_pass(&context->init->gate, images,
+		itself ? NEST_IMAGE_REWRITE_PARENT_DIR : NEST_IMAGE_REWRITE_DIR,
+		itself ? context->start->uid : NEST_IMAGE_GATE_OWNER_STAYS, err);
 }
 
 /* Has CRIU restore what lies in @images, with all that it must find in its place. */
@@ -254,10 +245,9 @@ static int restore(struct nest_cell_step_context *context, int images, int paren
 	if (r == 0)
 		r = nest_tmp_image_load(images, context->start->uid, err);
 	if (r == 0)
-		r = own_images(context, &images, err);
+		r = pass_gate(context, images, err);
 	if (r == 0)
-		r = nest_criu_rpc_restore(
-			init->restorer_sock, images, context->start->wires, ret, err);
+		r = nest_criu_rpc_await_restored(init->restorer_sock, ret, err);
 	if (r == -EIO || r == -EPIPE)
 		name_cause(init, err);
 	return r;

@@ -2,11 +2,14 @@
 #include "sandbox/criu_image.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/cleanup.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "base/file.h"
 
 #define IMAGE_MAX (256u << 20)
@@ -75,4 +78,33 @@ int nest_criu_image_put(struct nest_buf *out, const void *bytes, size_t n)
 int nest_criu_image_put_buf(struct nest_buf *out, const struct nest_buf *entry)
 {
 	return nest_criu_image_put(out, nest_buf_bytes(entry), entry->len);
+}
+
+int nest_criu_image_replace(
+	int dir, const char *name, const struct nest_buf *bytes, struct nest_err *err)
+{
+	nest_autoclose int fd = openat(dir, name, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd < 0)
+		return nest_err_set(err, -errno, "open image '%s'", name);
+	return nest_fd_write_all(fd, nest_buf_bytes(bytes), bytes->len, err);
+}
+
+int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic,
+	int (*put)(struct nest_buf *out, struct nest_wire entry, const void *arg), const void *arg,
+	struct nest_buf *out)
+{
+	struct nest_wire entry;
+	int more;
+	int r = nest_criu_image_begin(out, magic);
+
+	while (r == 0 && (more = nest_criu_image_next(image, &entry)) != 0) {
+		struct nest_buf whole = NEST_BUF_INIT;
+
+		r = more < 0 ? more : put(&whole, entry, arg);
+		if (r == 0)
+			r = nest_criu_image_put_buf(out, &whole);
+		nest_buf_done(&whole);
+	}
+	return r;
 }

@@ -49,4 +49,16 @@ int nest_criu_image_begin(struct nest_buf *out, uint32_t magic);
 int nest_criu_image_put(struct nest_buf *out, const void *bytes, size_t n);
 int nest_criu_image_put_buf(struct nest_buf *out, const struct nest_buf *entry);
 
+/* Writes @bytes to image @name of directory @dir, in the place of what it holds. */
+int nest_criu_image_replace(
+	int dir, const char *name, const struct nest_buf *bytes, struct nest_err *err);
+
+/*
+ * Appends a copy of @image, of kind @magic, in which each entry is what @put makes of it, given
+ * @arg: 0, -ENOMEM, -EBADMSG or what that fails with.
+ */
+int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic,
+	int (*put)(struct nest_buf *out, struct nest_wire entry, const void *arg), const void *arg,
+	struct nest_buf *out);
+
 #endif

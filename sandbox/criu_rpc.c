@@ -354,18 +354,18 @@ static int put_options(struct nest_buf *out, const struct option *options, size_
 	return r;
 }
 
-/* Sends @opts as a request of @type and awaits its answer. */
-static int ask(int sock, int pidfd, unsigned type, const struct nest_buf *opts, struct answer *ret,
-	struct nest_err *err)
+/* Sends @opts, unless building them ended with @r < 0, as a request of @type. */
+static int order(int sock, unsigned type, const struct nest_buf *opts, int r, struct nest_err *err)
 {
 	struct nest_buf request = NEST_BUF_INIT;
-	int r = nest_wire_put_varint(&request, REQ_TYPE, type);
 
+	if (r == 0)
+		r = nest_wire_put_varint(&request, REQ_TYPE, type);
 	if (r == 0)
 		r = nest_wire_put_bytes(&request, REQ_OPTS, nest_buf_bytes(opts), opts->len);
 	r = send_request(sock, &request, r, err);
 	nest_buf_done(&request);
-	return r < 0 ? r : await_answer(sock, pidfd, ret, err);
+	return r;
 }
 
 int nest_criu_rpc_dump(int sock, int pidfd, pid_t pid, uint64_t channel_ino, struct nest_err *err)
@@ -396,13 +396,12 @@ int nest_criu_rpc_dump(int sock, int pidfd, pid_t pid, uint64_t channel_ino, str
 	snprintf(text, sizeof(text), "unix[%llu]", (unsigned long long)channel_ino);
 	if (r == 0)
 		r = nest_wire_put_string(&opts, OPT_EXTERNAL, text);
-	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
-		  : ask(sock, pidfd, TYPE_DUMP, &opts, &answer, err);
+	r = order(sock, TYPE_DUMP, &opts, r, err);
 	nest_buf_done(&opts);
-	return r;
+	return r < 0 ? r : await_answer(sock, pidfd, &answer, err);
 }
 
-static int put_inherited(struct nest_buf *opts, const uint64_t inos[NEST_CRIU_RPC_WIRES])
+static int put_inherited(struct nest_buf *opts)
 {
 	int r = 0;
 
@@ -410,9 +409,8 @@ static int put_inherited(struct nest_buf *opts, const uint64_t inos[NEST_CRIU_RP
 		struct nest_buf inherited = NEST_BUF_INIT;
 		char key[40];
 
-		snprintf(key, sizeof(key), "%s:[%llu]",
-			i == NEST_CRIU_RPC_CHANNEL ? "socket" : "pipe",
-			(unsigned long long)inos[i]);
+		snprintf(key, sizeof(key), "%s:[%u]",
+			i == NEST_CRIU_RPC_CHANNEL ? "socket" : "pipe", NEST_CRIU_RPC_WIRE_INO(i));
 		r = nest_wire_put_string(&inherited, INHERIT_KEY, key);
 		if (r == 0)
 			r = nest_wire_put_varint(
@@ -425,8 +423,7 @@ static int put_inherited(struct nest_buf *opts, const uint64_t inos[NEST_CRIU_RP
 	return r;
 }
 
-int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RPC_WIRES],
-	pid_t *ret_pid, struct nest_err *err)
+int nest_criu_rpc_restore(int sock, int images, struct nest_err *err)
 {
 	const struct option options[] = {
 		{ OPT_IMAGES_DIR_FD, (uint64_t)images },
@@ -440,14 +437,20 @@ int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RP
 		{ OPT_SKIP_FILE_RWX_CHECK, 1 },
 	};
 	struct nest_buf opts = NEST_BUF_INIT;
-	struct answer answer;
 	int r = put_options(&opts, options, NEST_ARRAY_SIZE(options));
 
 	if (r == 0)
-		r = put_inherited(&opts, inos);
-	r = r < 0 ? nest_err_set(err, r, "build a request to CRIU")
-		  : ask(sock, -1, TYPE_RESTORE, &opts, &answer, err);
+		r = put_inherited(&opts);
+	r = order(sock, TYPE_RESTORE, &opts, r, err);
 	nest_buf_done(&opts);
+	return r;
+}
+
+int nest_criu_rpc_await_restored(int sock, pid_t *ret_pid, struct nest_err *err)
+{
+	struct answer answer;
+	int r = await_answer(sock, -1, &answer, err);
+
 	if (r == 0)
 		*ret_pid = answer.pid;
 	return r;

@@ -70,12 +70,16 @@ int nest_criu_rpc_await_primed(int sock, struct nest_err *err);
  */
 int nest_criu_rpc_dump(int sock, int pidfd, pid_t pid, uint64_t channel_ino, struct nest_err *err);
 
+/* By which number the images of a snapshot call wire @i; the kernel's own, but for these, are larger. */
+#define NEST_CRIU_RPC_WIRE_INO(i) (1u + (unsigned)(i))
+
 /*
- * Restores what lies in directory @images, a descriptor of the process that made @sock, which is
- * PID 1 for CRIU. Inode numbers @inos are of the dumped worker's wires, whose places the
- * restorer's own take. *@ret_pid is the root task's, a child of the restorer's parent.
+ * Asks to restore what lies in directory @images, a descriptor of the process that made @sock, which is
+ * PID 1 for CRIU. The restorer's own wires take the places of those with NEST_CRIU_RPC_WIRE_INO().
  */
-int nest_criu_rpc_restore(int sock, int images, const uint64_t inos[NEST_CRIU_RPC_WIRES],
-	pid_t *ret_pid, struct nest_err *err);
+int nest_criu_rpc_restore(int sock, int images, struct nest_err *err);
+
+/* Waits for the answer to that. *@ret_pid is the root task's, a child of the restorer's parent. */
+int nest_criu_rpc_await_restored(int sock, pid_t *ret_pid, struct nest_err *err);
 
 #endif

@@ -2,13 +2,9 @@
 /* core-<tid>.img, one for each thread, names its user and group; nothing else of a worker does. */
 #include "sandbox/image_owner.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -24,70 +20,41 @@ enum {
 	CREDS_FSGID = 8
 };
 
-static int put_creds(struct nest_buf *out, struct nest_wire in, uid_t uid)
+bool nest_image_owner_is_in(const char *name)
 {
-	struct nest_wire_field field;
-	int r;
+	return strncmp(name, "core-", strlen("core-")) == 0;
+}
 
-	while ((r = nest_wire_next(&in, &field)) > 0) {
+static int put_creds(struct nest_buf *out, const struct nest_wire_field *creds, const void *uid)
+{
+	struct nest_buf message = NEST_BUF_INIT;
+	struct nest_wire in = creds->in;
+	struct nest_wire_field field;
+	int r = creds->type == NEST_WIRE_BYTES ? 0 : -EBADMSG;
+
+	while (r >= 0 && (r = nest_wire_next(&in, &field)) > 0) {
 		if (field.number >= CREDS_UID && field.number <= CREDS_FSGID)
-			r = nest_wire_put_varint(out, field.number, uid);
+			r = nest_wire_put_varint(&message, field.number, *(const uid_t *)uid);
 		else
-			r = nest_wire_put_raw(out, &field.raw);
-		if (r < 0)
-			return r;
+			r = nest_wire_put_raw(&message, &field.raw);
 	}
+	if (r == 0)
+		r = nest_wire_put_bytes(out, creds->number, nest_buf_bytes(&message), message.len);
+	nest_buf_done(&message);
 	return r;
 }
 
-/* Copies message @in with its field @number, a message, replaced by what @put makes of that. */
-static int put_with(struct nest_buf *out, struct nest_wire in, uint32_t number,
-	int (*put)(struct nest_buf *out, struct nest_wire in, uid_t uid), uid_t uid)
+static int put_thread(struct nest_buf *out, const struct nest_wire_field *thread, const void *uid)
 {
-	struct nest_wire_field field;
-	int r;
-
-	while ((r = nest_wire_next(&in, &field)) > 0) {
-		struct nest_buf inner = NEST_BUF_INIT;
-
-		if (field.number == number && field.type == NEST_WIRE_BYTES) {
-			r = put(&inner, field.in, uid);
-			if (r == 0)
-				r = nest_wire_put_bytes(
-					out, number, nest_buf_bytes(&inner), inner.len);
-		} else {
-			r = nest_wire_put_raw(out, &field.raw);
-		}
-		nest_buf_done(&inner);
-		if (r < 0)
-			return r;
-	}
-	return r;
+	return nest_wire_put_inside(out, thread, THREAD_CREDS, put_creds, uid);
 }
 
-static int put_thread(struct nest_buf *out, struct nest_wire in, uid_t uid)
+static int put_core(struct nest_buf *out, struct nest_wire core, const void *uid)
 {
-	return put_with(out, in, THREAD_CREDS, put_creds, uid);
+	return nest_wire_put_with(out, core, CORE_THREAD, put_thread, uid);
 }
 
-static int rewrite(struct nest_criu_image *core, uid_t uid, struct nest_buf *out)
-{
-	struct nest_wire entry;
-	int more;
-	int r = nest_criu_image_begin(out, NEST_CRIU_IMAGE_CORE);
-
-	while (r == 0 && (more = nest_criu_image_next(core, &entry)) != 0) {
-		struct nest_buf whole = NEST_BUF_INIT;
-
-		r = more < 0 ? more : put_with(&whole, entry, CORE_THREAD, put_thread, uid);
-		if (r == 0)
-			r = nest_criu_image_put_buf(out, &whole);
-		nest_buf_done(&whole);
-	}
-	return r;
-}
-
-static int write_core(int images, const char *name, uid_t uid, int to, struct nest_err *err)
+int nest_image_owner_write(int images, const char *name, uid_t uid, int to, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image core = NEST_CRIU_IMAGE_INIT;
 	struct nest_buf out = NEST_BUF_INIT;
@@ -96,7 +63,7 @@ static int write_core(int images, const char *name, uid_t uid, int to, struct ne
 
 	if (r < 0)
 		return r;
-	r = rewrite(&core, uid, &out);
+	r = nest_criu_image_copy(&core, NEST_CRIU_IMAGE_CORE, put_core, &uid, &out);
 	if (r == -EBADMSG)
 		r = nest_criu_image_malformed(name, err);
 	else if (r < 0)
@@ -108,34 +75,4 @@ static int write_core(int images, const char *name, uid_t uid, int to, struct ne
 	}
 	nest_buf_done(&out);
 	return r;
-}
-
-static int link_image(const char *path, const char *name, int to, struct nest_err *err)
-{
-	char target[PATH_MAX];
-
-	snprintf(target, sizeof(target), "%s/%s", path, name);
-	return symlinkat(target, to, name) < 0 ? nest_err_set(err, -errno, "link '%s'", name) : 0;
-}
-
-int nest_image_owner_set(int images, const char *path, uid_t uid, int to, struct nest_err *err)
-{
-	int copy = openat(images, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
-	struct dirent *entry;
-	int r = 0;
-
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
-		return nest_err_set(err, -errno, "list the images");
-	}
-	while (r == 0 && (entry = readdir(list))) {
-		if (entry->d_name[0] == '.')
-			continue;
-		r = strncmp(entry->d_name, "core-", 5) == 0
-			    ? write_core(images, entry->d_name, uid, to, err)
-			    : link_image(path, entry->d_name, to, err);
-	}
-	return r < 0 ? nest_err_wrap(err, "change the owner of the images") : 0;
 }

@@ -87,16 +87,6 @@ struct rewrite {
 	struct nest_image_areas areas;
 };
 
-static int replace_image(
-	int dir, const char *name, const struct nest_buf *bytes, struct nest_err *err)
-{
-	nest_autoclose int fd = openat(dir, name, O_WRONLY | O_TRUNC | O_CLOEXEC);
-
-	if (fd < 0)
-		return nest_err_set(err, -errno, "open image '%s'", name);
-	return nest_fd_write_all(fd, nest_buf_bytes(bytes), bytes->len, err);
-}
-
 /* ---- pages ---- */
 
 static int put_run(struct nest_buf *out, uint64_t vaddr, uint64_t pages, uint64_t flags)
@@ -275,7 +265,7 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 	if (r == 0)
 		r = divide_runs(rewrite, &pagemap, pages, kept, &out);
 	if (r == 0)
-		r = replace_image(rewrite->dir, name, &out, err);
+		r = nest_criu_image_replace(rewrite->dir, name, &out, err);
 	else
 		nest_err_set(err, r, "divide the pages of '%s'", name);
 	nest_buf_done(&out);
@@ -317,7 +307,7 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 	if (r == 0)
 		r = put_mm(rewrite, entry, &out);
 	r = r < 0 ? nest_err_set(err, r, "rewrite image '%s'", name)
-		  : replace_image(rewrite->dir, name, &out, err);
+		  : nest_criu_image_replace(rewrite->dir, name, &out, err);
 	nest_buf_done(&out);
 	rewrite->file_id += rewrite->used;
 	return r;

@@ -105,8 +105,7 @@ struct nest_message_start {
 	uint32_t verify; /* its digests are to be checked */
 	uint32_t parent; /* enum nest_message_parent */
 	uint32_t verify_parent;
-	uint64_t wires[3];		      /* inode numbers that the images know */
-	char key[NEST_MESSAGE_KEY_CHARS + 8]; /* "": a plain start; no padding may follow it */
+	char key[NEST_MESSAGE_KEY_CHARS + 4]; /* "": a plain start; no padding may follow it */
 	char hostname[NEST_MESSAGE_HOSTNAME_MAX + 1];
 	char strings[]; /* argc + envc NUL-terminated strings */
 };

@@ -34,7 +34,9 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "sandbox/criu_rpc.h"
+#include "sandbox/image_gate.h"
 #include "sandbox/image_rewrite.h"
+#include "sandbox/image_wires.h"
 #include "sandbox/privilege.h"
 #include "sandbox/seccomp.h"
 
@@ -56,6 +58,7 @@ struct trial {
 	struct nest_criu_rpc_program program;
 	struct nest_seccomp *seccomp;
 	int images;
+	struct nest_image_gate gate;
 	int log;      /* of the restorer */
 	int restorer; /* sockets to the two */
 	int dumper;
@@ -158,7 +161,11 @@ static int start_restorer(struct trial *trial, struct nest_err *err)
 	close_wires(wires);
 	if (pid < 0)
 		return nest_err_set(err, -errno, "fork the restorer");
-	r = nest_criu_rpc_prime(trial->restorer, err);
+	r = nest_image_gate_make(&trial->gate, err);
+	if (r == 0)
+		r = nest_criu_rpc_prime(trial->restorer, err);
+	if (r == 0)
+		r = nest_criu_rpc_restore(trial->restorer, trial->gate.dir, err);
 	if (r == 0)
 		r = nest_criu_rpc_await_primed(trial->restorer, err);
 	return r < 0 ? nest_err_wrap(err, "detect the kernel's features") : 0;
@@ -277,6 +284,8 @@ static int freeze(struct trial *trial, pid_t subject, struct nest_err *err)
 		nest_file_read(trial->images, NEST_CRIU_RPC_LOG, LOG_MAX, &log, NULL, NULL) == 0)
 		nest_criu_rpc_name_cause(log, err);
 	if (r == 0)
+		r = nest_image_wires_renumber(trial->images, trial->wires, err);
+	if (r == 0)
 		r = nest_image_rewrite_map(
 			trial->images, IMAGES "/" NEST_IMAGE_REWRITE_FILE, -1, err);
 	if (r == 0)
@@ -291,8 +300,11 @@ static int revive(struct trial *trial, struct nest_err *err)
 	static char log[16384];
 	ssize_t n;
 	pid_t pid;
-	int r = nest_criu_rpc_restore(trial->restorer, trial->images, trial->wires, &pid, err);
+	int r = nest_image_gate_pass(
+		&trial->gate, trial->images, IMAGES, NEST_IMAGE_GATE_OWNER_STAYS, err);
 
+	if (r == 0)
+		r = nest_criu_rpc_await_restored(trial->restorer, &pid, err);
 	n = r < 0 ? pread(trial->log, log, sizeof(log) - 1, 0) : 0;
 	if (n > 0)
 		nest_criu_rpc_name_cause(log, err);
@@ -392,7 +404,7 @@ static int await_verdict(int in, uint32_t limit_ms, struct verdict *ret, struct 
 
 int nest_selftest_run(const char *criu, uint32_t limit_ms, uint64_t *ret_us, struct nest_err *err)
 {
-	struct trial trial = { .seccomp = NULL };
+	struct trial trial = { .gate = NEST_IMAGE_GATE_INIT };
 	struct verdict verdict = { .err = NEST_ERR_INIT };
 	nest_autoclose int in = -1;
 	int pipe[2];

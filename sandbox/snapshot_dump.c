@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "sandbox/descend.h"
 #include "sandbox/image_rewrite.h"
+#include "sandbox/image_wires.h"
 #include "sandbox/tmp_image.h"
 
 #define STATUS_MAX 16384
@@ -25,8 +26,9 @@
 
 struct worker {
 	uid_t uid;
-	pid_t pid;    /* in the cell */
-	pid_t parent; /* the cell's PID 1, in our view */
+	pid_t pid;			     /* in the cell */
+	pid_t parent;			     /* the cell's PID 1, in our view */
+	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers */
 };
 
 /* The number behind "\n@label:" in a process's status; 0: it isn't there. */
@@ -37,8 +39,8 @@ static unsigned long read_number(const char *status, const char *label)
 	return at ? strtoul(at + strlen(label), NULL, 10) : 0;
 }
 
-static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *ret,
-	uint64_t wires[NEST_CRIU_RPC_WIRES], struct nest_err *err)
+static int look_at_worker(
+	const struct nest_snapshot_dump *dump, struct worker *ret, struct nest_err *err)
 {
 	static const int fds[NEST_CRIU_RPC_WIRES] = { 3, 1, 2 };
 	nest_autofree char *status = NULL;
@@ -64,7 +66,7 @@ static int look_at_worker(const struct nest_snapshot_dump *dump, struct worker *
 		if (fstatat(dump->proc, path, &st, 0) < 0)
 			return nest_err_set(
 				err, -errno, "look at the worker's descriptor %d", fds[i]);
-		wires[i] = st.st_ino;
+		ret->wires[i] = st.st_ino;
 	}
 	return 0;
 }
@@ -166,7 +168,7 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 {
 	struct worker worker = { .uid = 0 };
 	nest_autoclose int dumper = -1;
-	int r = look_at_worker(dump, &worker, ret->wires, err);
+	int r = look_at_worker(dump, &worker, err);
 
 	if (r == 0)
 		r = look_at_others(dump, &worker, &dumper, err);
@@ -175,8 +177,10 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	/* safe: a cell's mounts show less than ours, and only its PID 1 has a say in them */
 	if (setns(dump->cell, CLONE_NEWNS) < 0)
 		return nest_err_set(err, -errno, "enter the cell's mounts");
-	r = run_criu(dump, dumper, worker.pid, ret->wires[NEST_CRIU_RPC_CHANNEL], err);
+	r = run_criu(dump, dumper, worker.pid, worker.wires[NEST_CRIU_RPC_CHANNEL], err);
 	/* the worker is stopped now, and changes nothing any more */
+	if (r == 0)
+		r = nest_image_wires_renumber(dump->draft, worker.wires, err);
 	if (r == 0)
 		r = nest_tmp_image_save(dump->draft, err);
 	if (r == 0 && dump->kind.memory == NEST_SNAPSHOT_MAPPED)

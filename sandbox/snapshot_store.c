@@ -27,7 +27,7 @@
 #define GARBAGE_PREFIX "gone-"
 #define CHUNK (256u << 10)
 
-static const char magic[8] = "NESTSNP3";
+static const char magic[8] = "NESTSNP4";
 
 /* ---- digests ---- */
 

@@ -56,9 +56,8 @@ struct nest_snapshot_store_contents {
 	uint32_t memory; /* enum nest_snapshot_memory */
 	uint32_t nrows;
 	uint64_t made_s;
-	uint64_t bytes;			     /* on the disk, without holes */
-	uint64_t wires[NEST_CRIU_RPC_WIRES]; /* inode numbers that the images know */
-	uint64_t is_parent;		     /* 1: others may be made upon it */
+	uint64_t bytes;	    /* on the disk, without holes */
+	uint64_t is_parent; /* 1: others may be made upon it */
 	/* what it was made upon, whose memory its images name; "": nothing */
 	char parent[NEST_SNAPSHOT_KEY_CHARS + 8];
 	uint8_t parent_sha256[32]; /* of the parent's contents: another of that key won't do */
@@ -97,8 +96,8 @@ void nest_snapshot_store_sweep(const struct nest_snapshot_store *store);
 void nest_snapshot_store_drop(const struct nest_snapshot_store *store, const char *name);
 
 /*
- * Seals the files of @draft: digests them, writes the contents (@contents' key, memory and wires are
- * the caller's, the rest is filled in), syncs all. Blocks on the disk.
+ * Seals the files of @draft: digests them, writes the contents (@contents' key and memory are the
+ * caller's, the rest is filled in), syncs all. Blocks on the disk.
  */
 int nest_snapshot_store_seal(
 	int draft, struct nest_snapshot_store_contents *contents, struct nest_err *err);

@@ -116,7 +116,7 @@ static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *ce
 			.wires = { theirs[0], theirs[1], theirs[2] },
 			.restorer_log = -1,
 			.last_pid = -1,
-			.images = -1,
+			.gate = NEST_IMAGE_GATE_INIT,
 		};
 
 		nest_cell_init_run(&init);

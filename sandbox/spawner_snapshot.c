@@ -336,7 +336,6 @@ int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_
 	start->parent = parent		     ? NEST_MESSAGE_PARENT_BESIDE
 			: contents.is_parent ? NEST_MESSAGE_PARENT_ITSELF
 					     : NEST_MESSAGE_PARENT_NONE;
-	memcpy(start->wires, contents.wires, sizeof(start->wires));
 	entry->users++;
 	entry->used = ++spawner->store.clock;
 	if (parent)

@@ -125,3 +125,32 @@ int nest_wire_put_raw(struct nest_buf *out, const struct nest_wire *raw)
 {
 	return nest_buf_append(out, raw->at, raw->left);
 }
+
+int nest_wire_put_with(struct nest_buf *out, struct nest_wire in, uint32_t number,
+	nest_wire_put_cb *put, const void *arg)
+{
+	struct nest_wire_field field;
+	int r;
+
+	while ((r = nest_wire_next(&in, &field)) > 0) {
+		r = field.number == number ? put(out, &field, arg)
+					   : nest_wire_put_raw(out, &field.raw);
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
+int nest_wire_put_inside(struct nest_buf *out, const struct nest_wire_field *field, uint32_t inner,
+	nest_wire_put_cb *put, const void *arg)
+{
+	struct nest_buf message = NEST_BUF_INIT;
+	int r = field->type == NEST_WIRE_BYTES
+			? nest_wire_put_with(&message, field->in, inner, put, arg)
+			: -EBADMSG;
+
+	if (r == 0)
+		r = nest_wire_put_bytes(out, field->number, nest_buf_bytes(&message), message.len);
+	nest_buf_done(&message);
+	return r;
+}

@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "sandbox/image_rewrite.h"
+#include "sandbox/image_wires.h"
 
 #define PAGES_BYTES (64u * 4096)
 
@@ -65,6 +66,7 @@ static void remove_made(int dir)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
+	static const uint64_t inos[NEST_CRIU_RPC_WIRES] = { 1, 2, 300 };
 	static const char *const names[] = { "files.img", "mm-1.img", "pagemap-1.img" };
 	nest_autoclose int dir = open_dir();
 	nest_autoclose int pages = -1;
@@ -86,6 +88,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	if (n > 0)
 		parent = open_pages(dir, "parent");
 	remove_made(dir);
+	if (nest_image_wires_renumber(dir, inos, &err) < 0 && !err.text[0])
+		abort();
+	err = (struct nest_err)NEST_ERR_INIT;
 	r = nest_image_rewrite_map(dir, NEST_IMAGE_REWRITE_PATH, parent, &err);
 	if (r > 0 || (r < 0) != (err.code < 0) || (r < 0 && !err.text[0]))
 		abort();

@@ -61,9 +61,8 @@ static int travel(void)
 	write_file(made, "pages-1.img", pages, sizeof(pages));
 	write_file(made, "core-1.img", "core", 4);
 	write_file(made, "empty.img", "", 0);
-	sealed = (struct nest_snapshot_store_contents){
-		.key = KEY, .memory = NEST_SNAPSHOT_MAPPED, .wires = { 1, 2, 3 }
-	};
+	sealed =
+		(struct nest_snapshot_store_contents){ .key = KEY, .memory = NEST_SNAPSHOT_MAPPED };
 	ck_assert_int_eq(nest_snapshot_store_seal(made, &sealed, &err), 0);
 	snprintf(command, sizeof(command), "tar -x -f - -C %s/unpacked", root);
 	tar = popen(command, "w");

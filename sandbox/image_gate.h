@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NEST_SANDBOX_IMAGE_GATE_H
+#define NEST_SANDBOX_IMAGE_GATE_H
+
+#include <sys/types.h>
+
+struct nest_err;
+
+/*
+ * A CRIU that is asked to restore tries the kernel out for a millisecond before it reads its first
+ * image, the inventory. So a restorer is asked as soon as there is one, for a directory that has
+ * nothing but an inventory, which is a pipe that nothing has been written to yet: there it waits. When
+ * it is known what to restore, the directory gets links to the images, and the pipe the inventory.
+ *
+ * Blocks on the disk; one thread.
+ */
+struct nest_image_gate {
+	int dir;      /* to be given to CRIU; -1: none. Stays, since it would be waited for to go */
+	int from, to; /* ends of the inventory's pipe; -1: closed */
+};
+#define NEST_IMAGE_GATE_INIT                    \
+	{                                       \
+		.dir = -1, .from = -1, .to = -1 \
+	}
+
+/* Makes one, for a CRIU in the caller's pid namespace: a file system that nobody but CRIU sees. */
+int nest_image_gate_make(struct nest_image_gate *gate, struct nest_err *err);
+
+/* The images keep the owner that they name. */
+#define NEST_IMAGE_GATE_OWNER_STAYS ((uid_t)-1)
+
+/*
+ * Has the CRIU at the gate restore what is in @images, where CRIU finds it as directory @path; the
+ * tasks will belong to user and group @owner. -EBADMSG: an image isn't as CRIU 4 writes it. After
+ * a failure CRIU still waits.
+ */
+int nest_image_gate_pass(struct nest_image_gate *gate, int images, const char *path, uid_t owner,
+	struct nest_err *err);
+
+/* Closes the pipe, which CRIU reads no more, or is to be ended for. */
+void nest_image_gate_leave(struct nest_image_gate *gate);
+
+#endif
