@@ -37,11 +37,15 @@ class Image:
     def __init__(self, plan):
         self.plan, self.images = plan, plan["images"]
         manifest = driver.manifest(plan["runtime"])
-        argv = [plan["confined"], *(a.replace("/runtime/", plan["runtimes"] + "/") for a in manifest["argv"])]
+
+        def here(text):
+            return text.replace("/runtime/", plan["runtimes"] + "/")
+
         ours, theirs = socket.socketpair()
         self.ino = os.fstat(theirs.fileno()).st_ino
         with subprocess.Popen(
-                argv, env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **manifest["env"],
+                [plan["confined"], *map(here, manifest["argv"])],
+                env={"PATH": "/usr/bin:/bin", "HOME": "/tmp", **{k: here(v) for k, v in manifest["env"].items()},
                            **plan["env"], "NESTLET_FUNCTION_DIR": plan["code"]},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(3,),
                 start_new_session=True, preexec_fn=lambda: os.dup2(theirs.fileno(), 3)) as process:

@@ -56,6 +56,7 @@ class Floor:
         # as the host starts it, but for the bootstrap, which is the last argument
         self.command = [*manifest["argv"][:-1], *self.paths, json.dumps(case.event)]
         self.env = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", **manifest["env"], **case.spec.get("env", {})}
+        self.env.pop("LD_PRELOAD", None)  # the host's own, for workers in cells
         self.mark = case.mark
 
     def start(self):

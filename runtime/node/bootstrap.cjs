@@ -18,6 +18,8 @@ const snapshot = require('./snapshot.cjs');
 
 const PROTOCOL = 1;
 const EXIT_FLUSH_MS = 1000;
+// What the manifest preloads into Node itself.
+const PRELOADED = '/runtime/preload/node.so';
 
 const channel = new frames.Channel(Number(process.env.NESTLET_CHANNEL_FD ?? 3));
 const streams = new Map();
@@ -69,6 +71,7 @@ async function load(init) {
 function setEnvironment(init, codeDir) {
 	snapshot.rememberEnvironment();
 	delete process.env.NESTLET_CHANNEL_FD;
+	dropPreloaded();
 	const known = {
 		LAMBDA_TASK_ROOT: codeDir,
 		AWS_LAMBDA_FUNCTION_NAME: init.function,
@@ -77,6 +80,13 @@ function setEnvironment(init, codeDir) {
 		_HANDLER: init.handler,
 	};
 	for (const [name, value] of Object.entries(known)) process.env[name] ??= String(value);
+}
+
+// It is not for programs that the function starts; what else is preloaded is.
+function dropPreloaded() {
+	const others = process.env.LD_PRELOAD?.split(':').filter((name) => name !== PRELOADED);
+	if (others?.length > 0) process.env.LD_PRELOAD = others.join(':');
+	else delete process.env.LD_PRELOAD;
 }
 
 function initFailed(error) {

@@ -171,7 +171,8 @@ class Host:
             for module in (BUILD / "runtime" / "node").glob("*.node"):
                 shutil.copy(module, target / "node")
             (target / "preload").mkdir()
-            shutil.copy(BUILD / "runtime" / "preload" / "zeros.so", target / "preload")
+            for library in (BUILD / "runtime" / "preload").glob("*.so"):
+                shutil.copy(library, target / "preload")
             subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
         return target
 

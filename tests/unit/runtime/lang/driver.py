@@ -71,6 +71,7 @@ class Worker:
         self.attach(ours)
         argv = [a.replace("/runtime/", f"{runtime_dir or RUNTIME_DIR}/") for a in manifest(runtime)["argv"]]
         base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", **manifest(runtime)["env"]}
+        base.pop("LD_PRELOAD", None)  # it is built, and in cells
         self.process = subprocess.Popen(
             argv,
             env={**base, **(env or {})},
