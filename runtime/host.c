@@ -228,6 +228,13 @@ static void on_sandbox_lost(void *arg, const struct nest_err *why)
 	host->on_lost(host->on_lost_arg, why);
 }
 
+static void on_remark(void *arg, const char *remark)
+{
+	struct nest_host *host = arg;
+
+	nest_services_event(&host->services, NEST_LOG_WARN, "%s", remark);
+}
+
 /* What a runtime without a function sees as its code: nothing. */
 static int open_runtimes(struct nest_host *host, struct nest_err *err)
 {
@@ -334,6 +341,7 @@ static int open_parts(
 	if (r < 0)
 		return r;
 	prefork->spawner.fd = -1;
+	nest_sandbox_on_remark(services->sandbox, on_remark, host);
 	r = open_freezer(host, err);
 	return r < 0 ? r : open_standby(host, err);
 }

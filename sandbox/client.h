@@ -76,6 +76,8 @@ struct nest_sandbox {
 	bool handles_closed;
 	struct nest_err why; /* it is over, if not by closing */
 	void (*on_lost)(void *arg, const struct nest_err *why);
+	void (*on_remark)(void *arg, const char *remark);
+	void *remark_arg;
 	void (*on_closed)(void *arg);
 	void *lost_arg;
 	void *closed_arg;

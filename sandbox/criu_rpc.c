@@ -98,6 +98,31 @@ static int place(int fd, int to)
 	return dup2(fd, to) < 0 ? -errno : 0;
 }
 
+/* Nobody but root may have put it there, or change it. */
+static bool is_of_root(const char *path, mode_t type)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && (st.st_mode & S_IFMT) == type && st.st_uid == 0 &&
+	       (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+static void find_standins(const char *prefix, struct nest_criu_rpc_program *ret)
+{
+	char dir[sizeof(ret->standins)], pattern[sizeof(dir) + 8];
+	glob_t found = { .gl_pathc = 0 };
+	int n = snprintf(dir, sizeof(dir), "%s/usr/lib/nestlet", prefix);
+	bool good = n > 0 && (size_t)n < sizeof(dir) && is_of_root(dir, S_IFDIR);
+
+	snprintf(pattern, sizeof(pattern), "%s/*.so.*", dir);
+	good = good && glob(pattern, 0, NULL, &found) == 0;
+	for (size_t i = 0; good && i < found.gl_pathc; i++)
+		good = is_of_root(found.gl_pathv[i], S_IFREG);
+	if (good)
+		memcpy(ret->standins, dir, sizeof(dir));
+	globfree(&found);
+}
+
 /* CRIU with a libc of its own, below @prefix as tools/install-deps puts it there. */
 static bool find_in_prefix(const char *prefix, struct nest_criu_rpc_program *ret)
 {
@@ -116,6 +141,7 @@ static bool find_in_prefix(const char *prefix, struct nest_criu_rpc_program *ret
 		snprintf(ret->libraries, sizeof(ret->libraries), "%.*s",
 			(int)(strrchr(loader, '/') - loader), loader);
 		memcpy(ret->binary, binary, sizeof(binary));
+		find_standins(prefix, ret);
 	}
 	globfree(&found);
 	return there;
@@ -151,11 +177,14 @@ int nest_criu_rpc_find(const char *wanted, struct nest_criu_rpc_program *ret, st
 
 static void execute(const struct nest_criu_rpc_program *program, const char *fd)
 {
-	const char *own[] = { program->path, "--argv0", "criu", "--library-path",
-		program->libraries, program->binary, "swrk", fd, NULL };
+	char libraries[sizeof(program->standins) + sizeof(program->libraries)];
+	const char *own[] = { program->path, "--argv0", "criu", "--library-path", libraries,
+		program->binary, "swrk", fd, NULL };
 	const char *plain[] = { program->path, "swrk", fd, NULL };
 	const char *envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 
+	snprintf(libraries, sizeof(libraries), "%s%s%s", program->standins,
+		program->standins[0] ? ":" : "", program->libraries);
 	execve(program->path, (char *const *)(program->libraries[0] ? own : plain),
 		(char *const *)envp);
 }

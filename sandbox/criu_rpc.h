@@ -28,11 +28,17 @@ struct nest_criu_rpc_program {
 	char path[256];
 	char libraries[256]; /* "": @path is CRIU itself; else @path is its ld.so */
 	char binary[256];    /* CRIU itself, in any case */
+	/*
+	 * Of libraries that come before those, where @libraries has some, or "": they stand in for what
+	 * CRIU never calls here (see sandbox/criu_standins). Who empties it has CRIU start without.
+	 */
+	char standins[256];
 };
 
 /*
  * Finds the CRIU at @wanted, a program or a prefix that tools/install-deps has filled; with NULL or ""
- * the one at the prefix that it fills by itself, or else in the usual places. -ENOENT: there is none.
+ * the one at the prefix that it fills by itself, or else in the usual places. Stand-ins are of a prefix,
+ * and root's alone to write; others are left out. -ENOENT: there is none.
  */
 int nest_criu_rpc_find(const char *wanted, struct nest_criu_rpc_program *ret, struct nest_err *err);
 

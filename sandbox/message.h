@@ -42,6 +42,7 @@ enum nest_message_type {
 	NEST_MESSAGE_WIRED, /* head, three descriptors in the order of struct nest_snapshot_wires */
 	NEST_MESSAGE_DUMPED,	/* struct nest_message_dumped */
 	NEST_MESSAGE_SNAPSHOT,	/* struct nest_message_snapshot; the last of a list has no key */
+	NEST_MESSAGE_REMARK,	/* struct nest_message_failed: what the host's log should say */
 	NEST_MESSAGE_EXCHANGED, /* struct nest_message_exchanged: an EXPORT or IMPORT has ended */
 
 	/* from a cell's init to the spawner; a START is forwarded to it as it is */

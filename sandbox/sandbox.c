@@ -247,6 +247,16 @@ static void finish(struct nest_sandbox *sandbox)
 
 /* ---- receiving ---- */
 
+static int hear_remark(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
+	struct nest_err *err)
+{
+	int r = nest_message_check(message, n, NEST_MESSAGE_REMARK, sizeof(message->failed), err);
+
+	if (r == 0 && sandbox->on_remark)
+		sandbox->on_remark(sandbox->remark_arg, nest_err_text(&message->failed.err));
+	return r;
+}
+
 static int understand(struct nest_sandbox *sandbox, const union nest_message *message, size_t n,
 	int *fds, size_t nfds, struct nest_err *err)
 {
@@ -270,6 +280,8 @@ static int understand(struct nest_sandbox *sandbox, const union nest_message *me
 			nest_log(NEST_LOG_DEBUG, "sandbox", "the spawner refused a request: %s",
 				nest_err_text(&message->failed.err));
 		return r;
+	case NEST_MESSAGE_REMARK:
+		return hear_remark(sandbox, message, n, err);
 	case NEST_MESSAGE_MOUNTED:
 		return nest_image_hear(sandbox, message, n, err);
 	default:
@@ -385,4 +397,11 @@ bool nest_sandbox_can_freeze(const struct nest_sandbox *sandbox)
 const char *nest_sandbox_missing(const struct nest_sandbox *sandbox)
 {
 	return sandbox->terms->missing;
+}
+
+void nest_sandbox_on_remark(
+	struct nest_sandbox *sandbox, void (*cb)(void *arg, const char *remark), void *arg)
+{
+	sandbox->on_remark = cb;
+	sandbox->remark_arg = arg;
 }

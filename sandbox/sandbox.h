@@ -95,6 +95,10 @@ uint32_t nest_sandbox_prepared(const struct nest_sandbox *sandbox);
  */
 const char *nest_sandbox_missing(const struct nest_sandbox *sandbox);
 
+/* Calls @cb with what the spawner finds out later and an operator should know, for the host's log. */
+void nest_sandbox_on_remark(
+	struct nest_sandbox *sandbox, void (*cb)(void *arg, const char *remark), void *arg);
+
 enum nest_cell_network {
 	NEST_CELL_NETWORK_POD,	/* the pod's network namespace */
 	NEST_CELL_NETWORK_NONE, /* its own, with only lo */

@@ -84,12 +84,15 @@ static int write_subject(struct nest_err *err)
 	return nest_fd_write_all(fd, subject_program, sizeof(subject_program), err);
 }
 
-/* Safe: in a mount namespace that no other process is in. CRIU keeps what it detects in /run. */
+/*
+ * Safe: in a mount namespace that no other process is in. CRIU keeps what it detects in /run, and makes a
+ * directory in /tmp to detect it, which may be read-only here.
+ */
 static int make_ground(struct trial *trial, struct nest_err *err)
 {
 	static const struct {
 		const char *type, *path;
-	} mounts[] = { { "proc", "/proc" }, { "tmpfs", "/run" } };
+	} mounts[] = { { "proc", "/proc" }, { "tmpfs", "/run" }, { "tmpfs", "/tmp" } };
 
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(mounts); i++)
 		if (mount(mounts[i].type, mounts[i].path, mounts[i].type, MS_NOSUID | MS_NODEV,
@@ -402,7 +405,8 @@ static int await_verdict(int in, uint32_t limit_ms, struct verdict *ret, struct 
 	return 0;
 }
 
-int nest_selftest_run(const char *criu, uint32_t limit_ms, uint64_t *ret_us, struct nest_err *err)
+int nest_selftest_run(
+	const char *criu, bool standins, uint32_t limit_ms, uint64_t *ret_us, struct nest_err *err)
 {
 	struct trial trial = { .gate = NEST_IMAGE_GATE_INIT };
 	struct verdict verdict = { .err = NEST_ERR_INIT };
@@ -411,6 +415,8 @@ int nest_selftest_run(const char *criu, uint32_t limit_ms, uint64_t *ret_us, str
 	int r = nest_criu_rpc_find(criu, &trial.program, err);
 	pid_t pid;
 
+	if (!standins)
+		trial.program.standins[0] = '\0';
 	if (r == 0)
 		r = nest_seccomp_new(&trial.seccomp, err);
 	if (r == 0)

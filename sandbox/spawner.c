@@ -293,6 +293,9 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 	case NEST_SPAWNER_EVENT_SWEPT:
 		nest_spawner_snapshot_swept(spawner);
 		return;
+	case NEST_SPAWNER_EVENT_PROVED:
+		nest_spawner_snapshot_proved_standins(spawner);
+		return;
 	case NEST_SPAWNER_EVENT_EXCHANGE:
 		nest_spawner_exchange_hear(spawner);
 		return;
@@ -609,8 +612,10 @@ _Noreturn void nest_spawner_run(const struct nest_sandbox_config *config, int so
 	int r = set_up(&spawner, config, sock, agent, &err);
 
 	tell_ready(&spawner, spawner.agent >= 0 ? spawner.agent : sock, &err);
-	if (r == 0)
+	if (r == 0) {
+		nest_spawner_snapshot_prove(&spawner, config->criu);
 		serve(&spawner);
+	}
 	nest_spawner_image_close(&spawner);
 	nest_cgroup_close(&spawner.cgroup);
 	_exit(r == 0 ? EXIT_SUCCESS : EXIT_FAILURE);

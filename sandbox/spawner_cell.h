@@ -101,7 +101,12 @@ struct nest_spawner {
 	struct {
 		pid_t pid; /* 0: none */
 		int pipe;
-	} sweeper;     /* of the store */
+	} sweeper; /* of the store */
+	struct {
+		pid_t pid;
+		int pipe;
+		char standins[256]; /* as of struct nest_criu_rpc_program, until they are proved */
+	} prover;
 	size_t ncells; /* room in the table */
 	size_t top;    /* slots ever used: those above were never touched */
 	struct nest_spawner_cell *cells;
@@ -117,6 +122,7 @@ enum nest_spawner_event {
 	NEST_SPAWNER_EVENT_JOB,	    /* dump n */
 	NEST_SPAWNER_EVENT_EXCHANGE,
 	NEST_SPAWNER_EVENT_SWEPT,
+	NEST_SPAWNER_EVENT_PROVED,
 	NEST_SPAWNER_EVENT_KINDS,
 };
 

@@ -15,8 +15,11 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "sandbox/breakpoint.h"
+#include "sandbox/selftest.h"
 #include "sandbox/snapshot_dump.h"
 #include "sandbox/spawner_cell.h"
+
+#define PROOF_MS 5000
 
 /* What the child that dumps sends home; smaller than PIPE_BUF, so in one piece. */
 struct outcome {
@@ -65,6 +68,70 @@ void nest_spawner_snapshot_open(
 	if (r < 0)
 		snprintf(spawner->no_snapshots, sizeof(spawner->no_snapshots), "%.255s",
 			nest_err_text(&err));
+}
+
+/* ---- stand-ins for libraries of CRIU's ---- */
+
+static _Noreturn void prove_and_exit(const char *criu, int out)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	uint64_t us;
+	int r = 0;
+
+	nest_fd_close_but(&out, 1);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || setpriority(PRIO_PROCESS, 0, 19) < 0)
+		r = nest_err_set(&err, -errno, "step back");
+	if (r == 0)
+		r = nest_selftest_run(criu, true, PROOF_MS, &us, &err);
+	err.code = r;
+	_exit(write(out, &err, sizeof(err)) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
+}
+
+void nest_spawner_snapshot_prove(struct nest_spawner *spawner, const char *criu)
+{
+	nest_autoclose int in = -1;
+	nest_autoclose int out = -1;
+	int pipe[2];
+
+	if (spawner->store.dir < 0 || !spawner->criu.standins[0])
+		return;
+	memcpy(spawner->prover.standins, spawner->criu.standins, sizeof(spawner->prover.standins));
+	spawner->criu.standins[0] = '\0';
+	if (nest_fd_pipe(0, pipe, NULL) < 0)
+		return;
+	in = pipe[0];
+	out = pipe[1];
+	if (nest_spawner_cell_watch(spawner, in, NEST_SPAWNER_EVENT_PROVED, 0, NULL) < 0)
+		return;
+	spawner->prover.pid = _Fork(); /* no handler of the agent's libraries shall run */
+	if (spawner->prover.pid == 0)
+		prove_and_exit(criu, out);
+	spawner->prover.pipe = nest_take_fd(in); /* without a child it has its end to tell */
+}
+
+void nest_spawner_snapshot_proved_standins(struct nest_spawner *spawner)
+{
+	struct nest_message_failed remark = { .err = NEST_ERR_INIT };
+	struct nest_err err = NEST_ERR_INIT;
+	ssize_t n = read(spawner->prover.pipe, &err, sizeof(err));
+
+	epoll_ctl(spawner->poll, EPOLL_CTL_DEL, spawner->prover.pipe, NULL);
+	close(nest_take_fd(spawner->prover.pipe));
+	if (spawner->prover.pid > 0)
+		waitpid(spawner->prover.pid, NULL, 0); /* it has only its exit left */
+	if (n != (ssize_t)sizeof(err))
+		nest_err_say(&err, -EIO, "nothing could try it");
+	if (err.code == 0) {
+		memcpy(spawner->criu.standins, spawner->prover.standins,
+			sizeof(spawner->criu.standins));
+		return;
+	}
+	err.text[sizeof(err.text) - 1] = '\0';
+	nest_err_say(&remark.err, err.code,
+		"restores take longer: CRIU does not work with the libraries in '%s': %s",
+		spawner->prover.standins, nest_err_text(&err));
+	nest_message_begin(&remark.head, NEST_MESSAGE_REMARK, sizeof(remark), 0);
+	nest_message_send(spawner->agent, &remark);
 }
 
 /* ---- dumps ---- */

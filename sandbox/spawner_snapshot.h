@@ -20,6 +20,16 @@ struct nest_spawner_cell;
 void nest_spawner_snapshot_open(
 	struct nest_spawner *spawner, const struct nest_sandbox_config *config);
 
+/*
+ * Begins to try, in a child, whether a process is frozen and restored when CRIU finds stand-ins for libraries:
+ * it must find all symbols in them, and call nothing that they refuse. Until that is proved CRIU is started
+ * without. @criu as in struct nest_sandbox_config.
+ */
+void nest_spawner_snapshot_prove(struct nest_spawner *spawner, const char *criu);
+
+/* That child has ended: cells of now have the stand-ins, or the agent is told why not. */
+void nest_spawner_snapshot_proved_standins(struct nest_spawner *spawner);
+
 /* The checked requests. Their failures are told to the agent. */
 void nest_spawner_snapshot_dump(struct nest_spawner *spawner, const struct nest_message_dump *dump);
 void nest_spawner_snapshot_forget(

@@ -226,7 +226,11 @@ class Host:
                 text = b"".join(iter(lambda: sock.recv(65536), b""))
             return f"nestlet_cells_prepared {prepared}\n".encode() in text
 
+        def children_of(pid):
+            return [p for p, (parent, _) in processes().items() if parent == pid]
+
         wait_for(settled, "the prepared cells are made")
+        wait_for(lambda: len(children_of(self.spawner_pid())) == prepared, "CRIU's libraries are tried")
         return self.fds()
 
     @property

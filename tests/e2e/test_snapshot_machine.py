@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from host import NESTLETD, wait_for
+from host import NESTLETD, descendants, wait_for
 from test_snapshot import LAYERED, await_snapshot, cold, deploy, restores, snapshot_of
 
 PREFIX = Path("/usr/local/lib/nestlet/criu")
@@ -166,6 +166,110 @@ def test_a_criu_that_cells_do_not_see_is_not_used(make_host, place):
     host = make_host({**config(place, broken(place)), "cells": {}})
     state = snapshots_of(host)
     assert state["state"] == "unavailable" and "below none of cells.rootPaths" in state["detail"], state
+
+
+# ---- stand-ins for libraries that CRIU never calls ----
+
+SOURCES = Path(__file__).parents[2] / "sandbox" / "criu_standins"
+STANDINS = "usr/lib/nestlet"
+STOOD_IN = ["libgnutls", "libnet", "libnftables"]
+
+
+def of_prefix(test):
+    """A test of what there is only where CRIU is in a prefix: none otherwise."""
+    return test if PREFIX.exists() else None
+
+
+def restorers(host):
+    """Which files of which library each one has mapped, by the library's name."""
+    found = []
+    for pid in descendants(host.pid):
+        try:
+            if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+                found.append({Path(line.split()[-1]).name.split(".so")[0]: line.split()[-1]
+                              for line in lines if ".so" in line})
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended
+    return [libraries for libraries in found if "libc" in libraries]  # it has started
+
+
+def prefix_with(place, standins):
+    """A prefix whose stand-ins are what that makes of its directory for them."""
+    prefix = place / "prefix"
+    shutil.copytree(PREFIX, prefix, symlinks=True)
+    standins(prefix / STANDINS)
+    return prefix
+
+
+def assert_all_libraries_are_used(host):
+    deploy(host, "nodejs", "clone", "exports.handler = async () => 'served';")
+    await_snapshot(host, "clone")
+    for i in range(3):
+        assert cold(host, "clone") == "served" and restores(host, "clone") == i + 1
+        libraries = wait_for(lambda: restorers(host), "a prepared cell")[0]
+        assert "libnettle" in libraries and STANDINS not in libraries["libgnutls"], libraries
+
+
+@of_prefix
+def test_a_restorer_has_no_library_that_it_never_calls(make_host):
+    host = make_host({"snapshots": {"enabled": True}, "standby": {"memory": 0}})
+    deploy(host, "nodejs", "first", "exports.handler = async () => 'served';")
+    await_snapshot(host, "first")
+
+    def prepared_anew():
+        assert cold(host, "first") == "served"
+        return [libraries for libraries in restorers(host) if "libnettle" not in libraries]
+
+    libraries = wait_for(prepared_anew, "a cell prepared with stand-ins (tools/install-deps compiles them)")[0]
+    for name in STOOD_IN:
+        assert libraries[name].startswith(f"{PREFIX}/{STANDINS}/"), libraries
+    assert not {"libnettle", "libgmp", "libp11-kit", "libmnl", "libnftnl"} & set(libraries), libraries
+    deploy(host, "python", "second", "def handler(event, context):\n    return 'served'\n")
+    await_snapshot(host, "second")
+    assert cold(host, "second") == "served" and restores(host, "second") == 1
+    assert "restores take longer" not in host.log()
+
+
+def of_nobody(directory):
+    for path in [directory, *directory.iterdir()]:
+        os.chown(path, 65534, 65534)
+
+
+def one_for_all_to_write(directory):
+    (directory / "libnet.so.1").chmod(0o666)
+
+
+@of_prefix
+@pytest.mark.parametrize("standins", [shutil.rmtree, of_nobody, one_for_all_to_write])
+def test_without_stand_ins_of_root_criu_has_all_its_libraries(make_host, place, standins):
+    host = make_host(config(place, prefix_with(place, standins)))
+    assert_all_libraries_are_used(host)
+    assert "restores take longer" not in host.log()
+
+
+def no_library(directory):
+    (directory / "libnftables.so.1").write_bytes(b"no library")
+
+
+def another_library(directory):
+    shutil.copy2(directory / "libnet.so.1", directory / "libnftables.so.1")
+
+
+def one_that_refuses_too_much(directory):
+    source = (SOURCES / "libnftables.c").read_text()
+    assert source.count("return (struct nft_ctx *)&none;") == 1
+    subprocess.run(["gcc", "-shared", "-fPIC", "-nostdlib", "-o", directory / "libnftables.so.1", "-x", "c", "-",
+                    f"-Wl,-soname,libnftables.so.1,--version-script={SOURCES}/libnftables.map"], check=True,
+                   input=source.replace("return (struct nft_ctx *)&none;", "return 0;").encode())
+
+
+@of_prefix
+@pytest.mark.parametrize("standins", [no_library, another_library, one_that_refuses_too_much])
+def test_stand_ins_that_do_not_serve_are_told_of_once_and_left_out(make_host, place, standins):
+    host = make_host(config(place, prefix_with(place, standins)))
+    assert_all_libraries_are_used(host)
+    assert host.log().count("restores take longer: CRIU does not work with the libraries in") == 1
 
 
 @pytest.fixture
