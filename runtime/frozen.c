@@ -68,15 +68,20 @@ void nest_frozen_back_off(
 
 /* ---- making ---- */
 
-void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
+static void stand(struct nest_frozen *frozen, uint64_t bytes, uint64_t made_s)
 {
 	frozen->state = NEST_FROZEN_STANDS;
-	frozen->failures = 0;
-	frozen->plain = 0;
 	frozen->stats.bytes = bytes;
-	frozen->stats.made_s = nest_clock_wall_ms() / 1000;
+	frozen->stats.made_s = made_s;
 	nest_standby_look(services_of(frozen));
 	settle(frozen);
+}
+
+void nest_frozen_set_made(struct nest_frozen *frozen, uint64_t bytes)
+{
+	frozen->failures = 0;
+	frozen->plain = 0;
+	stand(frozen, bytes, nest_clock_wall_ms() / 1000);
 }
 
 static void on_retry(void *arg)
@@ -93,11 +98,7 @@ bool nest_frozen_take_found(struct nest_frozen *frozen)
 
 	if (!found)
 		return false;
-	frozen->state = NEST_FROZEN_STANDS;
-	frozen->stats.bytes = found->bytes;
-	frozen->stats.made_s = found->made_s;
-	nest_standby_look(services_of(frozen));
-	settle(frozen);
+	stand(frozen, found->bytes, found->made_s);
 	return true;
 }
 
@@ -113,10 +114,7 @@ static void on_sought(void *arg, const struct nest_snapshot_view *view, const st
 		nest_freezer_wake(frozen->freezer);
 		return;
 	}
-	frozen->state = NEST_FROZEN_STANDS;
-	frozen->stats.bytes = view->bytes;
-	frozen->stats.made_s = view->made_s;
-	settle(frozen);
+	stand(frozen, view->bytes, view->made_s);
 	nest_services_event(services_of(frozen), NEST_LOG_INFO,
 		"%s starts from another host's snapshot of %llu KiB", frozen->label,
 		(unsigned long long)view->bytes / 1024);
