@@ -27,8 +27,14 @@ static void say_time(double seconds, char *ret, size_t n)
 		snprintf(ret, n, "-");
 }
 
-static void add_state(struct nest_table *table, const cJSON *s)
+static const cJSON *snapshot_of(const cJSON *row)
 {
+	return cJSON_GetObjectItemCaseSensitive(row, "snapshot");
+}
+
+static void add_state(struct nest_table *table, const cJSON *row)
+{
+	const cJSON *s = snapshot_of(row);
 	char size[NEST_TERMINAL_SHORT], made[32];
 
 	say_time(nest_command_number(s, "madeAt"), made, sizeof(made));
@@ -42,42 +48,46 @@ static void add_state(struct nest_table *table, const cJSON *s)
 		table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(s, "lastFailure"));
 }
 
-static void print_runtimes(const cJSON *runtimes)
+static void add_runtime(struct nest_table *table, const cJSON *r)
 {
-	static const char *const headings[] = { "RUNTIME", ">MEMORY", "SNAPSHOT", ">SIZE", "MADE",
-		">RESTORES", "LAST FAILURE", NULL };
-	struct nest_table *table = nest_terminal_table_new(headings);
-	const cJSON *r;
-
-	cJSON_ArrayForEach(r, runtimes) {
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(r, "runtime"));
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%.0f MiB", nest_command_number(r, "memoryMb"));
-		add_state(table, cJSON_GetObjectItemCaseSensitive(r, "snapshot"));
-	}
-	nest_terminal_table_print(table, stdout);
+	nest_terminal_table_add(
+		table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(r, "runtime"));
+	nest_terminal_table_add(
+		table, NEST_TERMINAL_PLAIN, "%.0f MiB", nest_command_number(r, "memoryMb"));
 }
 
-static void print_snapshots(const cJSON *functions)
+static void add_function(struct nest_table *table, const cJSON *f)
 {
-	static const char *const headings[] = { "NAME", "VERSION", "SNAPSHOT", ">SIZE", "MADE",
-		">RESTORES", "LAST FAILURE", NULL };
-	struct nest_table *table = nest_terminal_table_new(headings);
-	const cJSON *f;
+	nest_terminal_table_add(table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "name"));
+	nest_terminal_table_add(
+		table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "version"));
+}
 
-	cJSON_ArrayForEach(f, functions) {
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "name"));
-		nest_terminal_table_add(
-			table, NEST_TERMINAL_PLAIN, "%s", nest_command_string(f, "version"));
-		add_state(table, cJSON_GetObjectItemCaseSensitive(f, "snapshot"));
+#define STATE_HEADINGS "SNAPSHOT", ">SIZE", "MADE", ">RESTORES", "LAST FAILURE", NULL
+
+/* Whose snapshots a table shows. */
+struct owners {
+	const char *headings[8];
+	void (*add)(struct nest_table *table, const cJSON *row);
+};
+
+static const struct owners runtimes = { { "RUNTIME", ">MEMORY", STATE_HEADINGS }, add_runtime };
+static const struct owners functions = { { "NAME", "VERSION", STATE_HEADINGS }, add_function };
+
+static void print(const struct owners *owners, const cJSON *rows)
+{
+	struct nest_table *table = nest_terminal_table_new(owners->headings);
+	const cJSON *row;
+
+	cJSON_ArrayForEach(row, rows) {
+		owners->add(table, row);
+		add_state(table, row);
 	}
 	nest_terminal_table_print(table, stdout);
 }
 
 static int show(struct nest_command_context *context, const char *path, const char *member,
-	void (*print)(const cJSON *rows))
+	const struct owners *owners)
 {
 	nest_autojson cJSON *json = NULL;
 	struct nest_err err = NEST_ERR_INIT;
@@ -89,7 +99,7 @@ static int show(struct nest_command_context *context, const char *path, const ch
 	if (context->json)
 		nest_command_print_json(rows);
 	else
-		print(rows);
+		print(owners, rows);
 	return NEST_COMMAND_OK;
 }
 
@@ -109,12 +119,10 @@ static int change(struct nest_command_context *context, const struct nest_comman
 	return NEST_COMMAND_OK;
 }
 
-static bool is_settled(const cJSON *runtime)
+static bool is_pending(const char *state)
 {
-	const char *state =
-		nest_command_string(cJSON_GetObjectItemCaseSensitive(runtime, "snapshot"), "state");
-
-	return strcmp(state, "stands") == 0 || strcmp(state, "paused") == 0;
+	return strcmp(state, "queued") == 0 || strcmp(state, "fetching") == 0 ||
+	       strcmp(state, "making") == 0;
 }
 
 /* Waits until each stands or could not be made: 1, or 0: one could not. */
@@ -129,10 +137,10 @@ static int await_runtimes(struct nest_command_context *context, struct nest_err 
 		if (rc < 0)
 			return rc;
 		cJSON_ArrayForEach(r, cJSON_GetObjectItemCaseSensitive(json, "runtimes")) {
-			const cJSON *s = cJSON_GetObjectItemCaseSensitive(r, "snapshot");
+			const char *state = nest_command_string(snapshot_of(r), "state");
 
-			over = over && is_settled(r);
-			good = good && strcmp(nest_command_string(s, "state"), "stands") == 0;
+			over = over && !is_pending(state);
+			good = good && strcmp(state, "stands") == 0;
 		}
 		if (over)
 			return good;
@@ -156,7 +164,7 @@ static int build_runtimes(struct nest_command_context *context)
 		fprintf(stderr, "no snapshot of runtime '%s': %s\n",
 			nest_command_string(skipped, "runtime"),
 			nest_command_string(skipped, "reason"));
-	if (show(context, "/v1/runtimes", "runtimes", print_runtimes) != NEST_COMMAND_OK)
+	if (show(context, "/v1/runtimes", "runtimes", &runtimes) != NEST_COMMAND_OK)
 		return NEST_COMMAND_REFUSED;
 	return r == 1 ? NEST_COMMAND_OK : NEST_COMMAND_REFUSED;
 }
@@ -169,14 +177,14 @@ int nest_command_snapshot(
 	char path[256];
 
 	if (strcmp(verb, "list") == 0 && args->noperands == 1)
-		return show(context, "/v1/functions", "functions", print_snapshots);
+		return show(context, "/v1/functions", "functions", &functions);
 	if (strcmp(verb, "runtimes") == 0 && args->noperands == 1)
-		return show(context, "/v1/runtimes", "runtimes", print_runtimes);
+		return show(context, "/v1/runtimes", "runtimes", &runtimes);
 	if (strcmp(verb, "build-runtimes") == 0 && args->noperands == 1)
 		return build_runtimes(context);
 	if (args->noperands == 2 && strcmp(verb, "inspect") == 0) {
 		snprintf(path, sizeof(path), "/v1/functions/%s", args->operands[1]);
-		return show(context, path, "versions", print_snapshots);
+		return show(context, path, "versions", &functions);
 	}
 	if (args->noperands == 2 && strcmp(verb, "build") == 0)
 		return change(context, args, "POST", "a snapshot is being made of");

@@ -77,6 +77,8 @@ def test_where_restores_do_not_work_functions_start_plainly_and_the_cause_is_tol
     assert "no snapshots: " in host.nestctl("top", "--once").stdout
     refused = host.nestctl("snapshot", "build", "plain", check=False)
     assert refused.returncode != 0 and "has no snapshots" in refused.stderr
+    refused = host.nestctl("snapshot", "build-runtimes", check=False)
+    assert refused.returncode != 0 and "unavailable" in refused.stdout and "nodejs" in refused.stderr
     assert restores(host, "plain") == 0
 
 
