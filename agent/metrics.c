@@ -21,8 +21,8 @@
 #include "runtime/host.h"
 
 /*
- * A family's samples must stand together, so the functions' numbers are copied once into an array
- * and each family walks it.
+ * A family's samples must stand together, so the functions' numbers, and the runtimes', are copied
+ * once into an array and each family walks it.
  */
 struct sample_set {
 	struct nest_target_stats *targets;
@@ -31,33 +31,44 @@ struct sample_set {
 	bool failed;
 };
 
-static bool collect(void *arg, struct nest_target *target, const struct nest_target_stats *stats)
-{
-	struct sample_set *set = arg;
-
-	(void)target;
-	if (set->n == set->cap) {
-		size_t cap = set->cap ? set->cap * 2 : 16;
-		void *grown = realloc(set->targets, cap * sizeof(*set->targets));
-
-		if (!grown) {
-			set->failed = true;
-			return false;
-		}
-		set->targets = grown;
-		set->cap = cap;
-	}
-	set->targets[set->n++] = *stats;
-	return true;
-}
-
-/* One for each runtime: it has several snapshots, whose limits need not differ in anything that a label could name. */
+/*
+ * One for each runtime: it has several snapshots, whose limits need not differ in anything that a
+ * label could name.
+ */
 struct runtime_set {
 	struct nest_runtime_stats *runtimes;
 	size_t n;
 	size_t cap;
 	bool failed;
 };
+
+/* @rows with room for one more than @n, which may have moved; NULL: no memory, and they stay. */
+static void *make_room(void *rows, size_t n, size_t *cap, size_t size)
+{
+	size_t more = *cap ? *cap * 2 : 16;
+	void *grown;
+
+	if (n < *cap)
+		return rows;
+	grown = reallocarray(rows, more, size);
+	if (grown)
+		*cap = more;
+	return grown;
+}
+
+static bool collect(void *arg, struct nest_target *target, const struct nest_target_stats *stats)
+{
+	struct sample_set *set = arg;
+	void *targets = make_room(set->targets, set->n, &set->cap, sizeof(*set->targets));
+
+	(void)target;
+	set->failed = !targets;
+	if (!targets)
+		return false;
+	set->targets = targets;
+	set->targets[set->n++] = *stats;
+	return true;
+}
 
 static void add_snapshot(struct nest_snapshot_stats *sum, const struct nest_snapshot_stats *stats)
 {
@@ -73,6 +84,7 @@ static void add_snapshot(struct nest_snapshot_stats *sum, const struct nest_snap
 static bool collect_runtime(void *arg, const struct nest_runtime_stats *stats)
 {
 	struct runtime_set *set = arg;
+	void *runtimes;
 
 	for (size_t i = 0; i < set->n; i++) {
 		if (strcmp(set->runtimes[i].runtime, stats->runtime) == 0) {
@@ -80,17 +92,11 @@ static bool collect_runtime(void *arg, const struct nest_runtime_stats *stats)
 			return true;
 		}
 	}
-	if (set->n == set->cap) {
-		size_t cap = set->cap ? set->cap * 2 : 8;
-		void *grown = realloc(set->runtimes, cap * sizeof(*set->runtimes));
-
-		if (!grown) {
-			set->failed = true;
-			return false;
-		}
-		set->runtimes = grown;
-		set->cap = cap;
-	}
+	runtimes = make_room(set->runtimes, set->n, &set->cap, sizeof(*set->runtimes));
+	set->failed = !runtimes;
+	if (!runtimes)
+		return false;
+	set->runtimes = runtimes;
 	set->runtimes[set->n++] = *stats;
 	return true;
 }
