@@ -21,19 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Node-API is a stable ABI: these few declarations stand for its header. */
-typedef struct napi_env_opaque *napi_env;
-typedef struct napi_value_opaque *napi_value;
-typedef struct napi_callback_info_opaque *napi_callback_info;
-typedef napi_value (*napi_callback)(napi_env env, napi_callback_info info);
-
-int napi_create_function(napi_env env, const char *name, size_t length, napi_callback cb, void *arg,
-	napi_value *ret);
-int napi_set_named_property(napi_env env, napi_value object, const char *name, napi_value value);
-int napi_throw_error(napi_env env, const char *code, const char *message);
-
-napi_value napi_register_module_v1(napi_env env, napi_value exports)
-	__attribute__((visibility("default")));
+#include "runtime/node/node_api.h"
 
 /* An entry of an epoll for a connection. */
 struct watch {

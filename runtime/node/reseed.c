@@ -5,29 +5,11 @@
  * inside it. A restored process continues its siblings' generator, because OpenSSL notices a copy
  * of itself by the process number alone, and that is the same in each clone. OpenSSL's RAND_add()
  * reseeds the primary generator; those of the threads reseed from it before their next output.
- *
- * Node-API is a stable ABI: these few declarations stand for its header, which no machine that only
- * runs functions has.
  */
-#include <stddef.h>
-
-typedef struct napi_env_opaque *napi_env;
-typedef struct napi_value_opaque *napi_value;
-typedef struct napi_callback_info_opaque *napi_callback_info;
-typedef napi_value (*napi_callback)(napi_env env, napi_callback_info info);
-
-int napi_create_function(napi_env env, const char *name, size_t length, napi_callback cb, void *arg,
-	napi_value *ret);
-int napi_get_buffer_info(napi_env env, napi_value value, void **ret_bytes, size_t *ret_length);
-int napi_get_cb_info(napi_env env, napi_callback_info info, size_t *argc, napi_value *argv,
-	napi_value *ret_this, void **ret_arg);
-int napi_throw_error(napi_env env, const char *code, const char *message);
+#include "runtime/node/node_api.h"
 
 /* Weak: a Node without it must load this, and say what is missing. */
 void RAND_add(const void *bytes, int n, double entropy) __attribute__((weak));
-
-napi_value napi_register_module_v1(napi_env env, napi_value exports)
-	__attribute__((visibility("default")));
 
 static napi_value reseed(napi_env env, napi_callback_info info)
 {

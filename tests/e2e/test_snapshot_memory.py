@@ -111,7 +111,7 @@ exports.handler = async () => {
 
 def compile_worker(program):
     source = Path(__file__).with_name("memory") / "worker.c"
-    subprocess.run(["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread",
+    subprocess.run(["cc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", TOP,
                     "-o", program, source], check=True)
 
 

@@ -25,9 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CHANNEL 3
-#define FIN 1
-#define HEAD 12
+#include "tests/worker.h"
+
 #define REQUEST_HEAD 16
 
 #define AREA (64u * 4096)
@@ -37,20 +36,6 @@
 #define PIECES 512
 #define PIECE 4000 /* so small that it comes from a heap */
 #define OLD 0xaa
-
-enum {
-	HELLO = 1,
-	INIT,
-	READY,
-	REQUEST,
-	RESPONSE,
-	BODY,
-	PING = 11,
-	PONG,
-	DRAIN,
-	CHECKPOINT,
-	RESTORED
-};
 
 static unsigned char *area, *block;
 static _Thread_local unsigned char local[8192];
@@ -199,7 +184,7 @@ static void get(void *ret, size_t n)
 	char *at = ret;
 
 	while (n > 0) {
-		ssize_t got = read(CHANNEL, at, n);
+		ssize_t got = read(WORKER_CHANNEL, at, n);
 
 		if (got <= 0)
 			_exit(got < 0 ? 93 : 0);
@@ -211,14 +196,11 @@ static void get(void *ret, size_t n)
 static void put(
 	unsigned char type, unsigned char flags, uint32_t stream, const void *bytes, uint32_t n)
 {
-	char frame[256] = { 0 };
+	char frame[256];
 
-	memcpy(frame, &n, 4);
-	frame[4] = (char)type;
-	frame[5] = (char)flags;
-	memcpy(frame + 8, &stream, 4);
-	memcpy(frame + HEAD, bytes, n);
-	if (write(CHANNEL, frame, HEAD + n) != (ssize_t)(HEAD + n))
+	worker_put_head(frame, n, type, flags, stream);
+	memcpy(frame + WORKER_HEAD, bytes, n);
+	if (write(WORKER_CHANNEL, frame, WORKER_HEAD + n) != (ssize_t)(WORKER_HEAD + n))
 		_exit(94);
 }
 
@@ -238,7 +220,7 @@ static void hear(uint32_t stream, const char *body, bool whole)
 	if (!whole)
 		return;
 	n = snprintf(response + 8, sizeof(response) - 8, "%ld", answer(request));
-	put(RESPONSE, FIN, stream, response, 8 + (uint32_t)n);
+	put(WORKER_RESPONSE, WORKER_FIN, stream, response, 8 + (uint32_t)n);
 	request[0] = '\0';
 }
 
@@ -253,33 +235,42 @@ static void begin(void)
 int main(void)
 {
 	static char payload[65536];
-	char head[HEAD];
+	char head[WORKER_HEAD];
 	uint32_t n, stream, fields;
 
 	mallopt(M_MMAP_THRESHOLD, 128 << 10);
-	tell(HELLO, "{\"protocol\":1,\"runtime\":\"memory\",\"runtimeVersion\":\"1\"}");
+	tell(WORKER_HELLO, "{\"protocol\":1,\"runtime\":\"memory\",\"runtimeVersion\":\"1\"}");
 	for (;;) {
-		get(head, HEAD);
+		get(head, WORKER_HEAD);
 		memcpy(&n, head, 4);
 		memcpy(&stream, head + 8, 4);
 		if (n >= sizeof(payload))
 			_exit(95);
 		get(payload, n);
 		payload[n] = '\0';
-		if (head[4] == INIT)
-			begin(), tell(READY, "{\"initMs\":1}");
-		else if (head[4] == CHECKPOINT)
-			tell(CHECKPOINT, "{}");
-		else if (head[4] == RESTORED)
-			tell(READY, "{\"initMs\":0}");
-		else if (head[4] == REQUEST)
-			memcpy(&fields, payload + 4, 4),
-				hear(stream, payload + REQUEST_HEAD + fields, head[5] & FIN);
-		else if (head[4] == BODY)
-			hear(stream, payload, head[5] & FIN);
-		else if (head[4] == PING)
-			put(PONG, 0, 0, payload, n);
-		else if (head[4] == DRAIN)
+		switch (head[4]) {
+		case WORKER_INIT:
+			begin();
+			tell(WORKER_READY, "{\"initMs\":1}");
+			break;
+		case WORKER_CHECKPOINT:
+			tell(WORKER_CHECKPOINT, "{}");
+			break;
+		case WORKER_RESTORED:
+			tell(WORKER_READY, "{\"initMs\":0}");
+			break;
+		case WORKER_REQUEST:
+			memcpy(&fields, payload + 4, 4);
+			hear(stream, payload + REQUEST_HEAD + fields, head[5] & WORKER_FIN);
+			break;
+		case WORKER_BODY:
+			hear(stream, payload, head[5] & WORKER_FIN);
+			break;
+		case WORKER_PING:
+			put(WORKER_PONG, 0, 0, payload, n);
+			break;
+		case WORKER_DRAIN:
 			return 0;
+		}
 	}
 }

@@ -30,26 +30,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CHANNEL 3
+#include "tests/worker.h"
+
 #define MAX_STREAMS 4096
 #define CREDIT 262144u
-#define FIN 1
-
-enum {
-	HELLO = 1,
-	INIT,
-	READY,
-	REQUEST,
-	RESPONSE,
-	BODY,
-	ERROR,
-	MORE,
-	CANCEL,
-	LOG,
-	PING,
-	PONG,
-	DRAIN
-};
 
 struct stream {
 	uint32_t id;
@@ -76,7 +60,7 @@ static void put(const void *bytes, size_t n)
 	const char *p = bytes;
 
 	while (n > 0) {
-		ssize_t done = write(CHANNEL, p, n);
+		ssize_t done = write(WORKER_CHANNEL, p, n);
 
 		if (done < 0)
 			_exit(90);
@@ -87,12 +71,9 @@ static void put(const void *bytes, size_t n)
 
 static void raw(uint32_t length, unsigned type, unsigned flags, uint32_t id)
 {
-	char h[12] = { 0 };
+	char h[WORKER_HEAD];
 
-	memcpy(h, &length, 4);
-	h[4] = (char)type;
-	h[5] = (char)flags;
-	memcpy(h + 8, &id, 4);
+	worker_put_head(h, length, (unsigned char)type, (unsigned char)flags, id);
 	put(h, sizeof(h));
 }
 
@@ -108,7 +89,7 @@ static void respond(struct stream *s, const char *body, uint32_t n, bool fin)
 	uint16_t status = s->http ? 200 : 0;
 
 	memcpy(head, &status, 2);
-	raw((uint32_t)sizeof(head) + n, RESPONSE, fin, s->id);
+	raw((uint32_t)sizeof(head) + n, WORKER_RESPONSE, fin, s->id);
 	put(head, sizeof(head));
 	put(body, n);
 }
@@ -153,7 +134,7 @@ static void pour(struct stream *s)
 		memset(block, 'a', n);
 		s->source -= n;
 		s->credit -= n;
-		frame(BODY, s->source == 0, s->id, block, n);
+		frame(WORKER_BODY, s->source == 0, s->id, block, n);
 	}
 	if (s->source == 0)
 		drop(s);
@@ -164,7 +145,7 @@ static void give_back(struct stream *s)
 	uint32_t n = (uint32_t)s->owed;
 
 	if (n > 0)
-		frame(MORE, false, s->id, &n, 4);
+		frame(WORKER_MORE, false, s->id, &n, 4);
 	s->owed = 0;
 }
 
@@ -203,25 +184,25 @@ static void break_protocol(struct stream *s, const char *how)
 	if (strcmp(how, "type") == 0)
 		raw(0, 77, 0, s->id);
 	else if (strcmp(how, "length") == 0)
-		raw(0x7fffffff, BODY, 0, s->id);
+		raw(0x7fffffff, WORKER_BODY, 0, s->id);
 	else if (strcmp(how, "flags") == 0)
-		raw(0, BODY, 0x80, s->id);
+		raw(0, WORKER_BODY, 0x80, s->id);
 	else if (strcmp(how, "stream") == 0)
-		frame(ERROR, true, s->id + 100000, "{}", 2);
+		frame(WORKER_ERROR, true, s->id + 100000, "{}", 2);
 	else if (strcmp(how, "twice") == 0)
 		respond(s, "", 0, false), respond(s, "", 0, false);
 	else if (strcmp(how, "status") == 0)
 		s->http = !s->http, respond(s, "", 0, true);
 	else if (strcmp(how, "body-first") == 0)
-		frame(BODY, true, s->id, "x", 1);
+		frame(WORKER_BODY, true, s->id, "x", 1);
 	else if (strcmp(how, "ready") == 0)
-		frame(READY, false, 0, "{}", 2);
+		frame(WORKER_READY, false, 0, "{}", 2);
 	else if (strcmp(how, "credit") == 0)
-		n = 1000000, frame(MORE, false, s->id, &n, 4);
+		n = 1000000, frame(WORKER_MORE, false, s->id, &n, 4);
 	else if (strcmp(how, "flood") == 0) {
 		respond(s, "", 0, false);
 		for (int i = 0; i < 5; i++)
-			frame(BODY, false, s->id, big, sizeof(big));
+			frame(WORKER_BODY, false, s->id, big, sizeof(big));
 	} else if (strcmp(how, "header") == 0) {
 		/* one field: "a" with the value "\r\n" */
 		memcpy(head,
@@ -230,7 +211,7 @@ static void break_protocol(struct stream *s, const char *how)
 			19);
 		if (s->http)
 			head[0] = (char)200;
-		frame(RESPONSE, true, s->id, head, 19);
+		frame(WORKER_RESPONSE, true, s->id, head, 19);
 	} else if (strcmp(how, "garbage") == 0) {
 		memset(big, 0xa5, sizeof(big));
 		put(big, 1000);
@@ -240,7 +221,8 @@ static void break_protocol(struct stream *s, const char *how)
 /* Likely types, streams and lengths, so that it gets past the first checks. */
 static void send_random(unsigned seed)
 {
-	static const unsigned char types[] = { RESPONSE, BODY, ERROR, MORE, LOG, PONG };
+	static const unsigned char types[] = { WORKER_RESPONSE, WORKER_BODY, WORKER_ERROR,
+		WORKER_MORE, WORKER_LOG, WORKER_PONG };
 	char bytes[64];
 
 	srand(seed);
@@ -251,15 +233,18 @@ static void send_random(unsigned seed)
 		memset(bytes, 0, sizeof(bytes));
 		for (int k = rand() % 8; k > 0; k--)
 			bytes[rand() % (int)sizeof(bytes)] = (char)rand();
-		if (type == MORE)
+		if (type == WORKER_MORE)
 			n = 4;
-		else if (type == PONG)
+		else if (type == WORKER_PONG)
 			n = 8;
-		else if (type == LOG)
+		else if (type == WORKER_LOG)
 			bytes[0] = (char)(1 + rand() % 2), bytes[1] = 0, bytes[2] = bytes[3] = 0,
 			n += 4;
-		frame(type, rand() % 4 == 0 && (type == RESPONSE || type == BODY || type == ERROR),
-			type == PONG ? 0 : 1 + (uint32_t)rand() % 12, bytes, n % sizeof(bytes));
+		frame(type,
+			rand() % 4 == 0 && (type == WORKER_RESPONSE || type == WORKER_BODY ||
+						   type == WORKER_ERROR),
+			type == WORKER_PONG ? 0 : 1 + (uint32_t)rand() % 12, bytes,
+			n % sizeof(bytes));
 	}
 	_exit(0);
 }
@@ -270,7 +255,7 @@ static void log_text(struct stream *s, const char *text)
 	size_t n = strlen(text);
 
 	memcpy(bytes + 4, text, n < 250 ? n : 250);
-	frame(LOG, false, s->id, bytes, (uint32_t)(4 + (n < 250 ? n : 250)));
+	frame(WORKER_LOG, false, s->id, bytes, (uint32_t)(4 + (n < 250 ? n : 250)));
 	if (write(1, text, n) < 0 || write(1, "\n", 1) < 0)
 		_exit(91);
 }
@@ -323,7 +308,7 @@ static void act(struct stream *s, char *word, const char *rest, uint32_t n)
 	} else if (strcmp(word, "error") == 0) {
 		static const char error[] = "{\"errorType\":\"Oops\",\"errorMessage\":\"no\"}";
 
-		frame(ERROR, true, s->id, error, sizeof(error) - 1);
+		frame(WORKER_ERROR, true, s->id, error, sizeof(error) - 1);
 		drop(s);
 	} else if (strcmp(word, "env") == 0) {
 		answer(s, getenv(arg) ? getenv(arg) : "");
@@ -383,7 +368,7 @@ static void on_cancel(struct stream *s)
 
 	if (s->deaf)
 		return;
-	frame(ERROR, true, s->id, error, sizeof(error) - 1);
+	frame(WORKER_ERROR, true, s->id, error, sizeof(error) - 1);
 	drop(s);
 }
 
@@ -393,28 +378,28 @@ static void on_frame(unsigned type, bool fin, uint32_t id, char *payload, uint32
 	uint32_t more;
 
 	switch (type) {
-	case REQUEST:
+	case WORKER_REQUEST:
 		on_request(id, fin, payload, n);
 		break;
-	case BODY:
+	case WORKER_BODY:
 		if (s && s->sink)
 			drink(s, n, fin);
 		break;
-	case MORE:
+	case WORKER_MORE:
 		memcpy(&more, payload, 4);
 		if (s && s->sourcing) {
 			s->credit += more;
 			pour(s);
 		}
 		break;
-	case CANCEL:
+	case WORKER_CANCEL:
 		if (s)
 			on_cancel(s);
 		break;
-	case PING:
-		frame(PONG, false, 0, payload, n);
+	case WORKER_PING:
+		frame(WORKER_PONG, false, 0, payload, n);
 		break;
-	case DRAIN:
+	case WORKER_DRAIN:
 		draining = true;
 		if (nstreams == 0)
 			_exit(0);
@@ -427,7 +412,7 @@ static void take(void *bytes, size_t n)
 	char *p = bytes;
 
 	while (n > 0) {
-		ssize_t done = read(CHANNEL, p, n);
+		ssize_t done = read(WORKER_CHANNEL, p, n);
 
 		if (done <= 0)
 			_exit(0);
@@ -450,13 +435,13 @@ static void start(const char *how)
 	if (strcmp(how, "garbage") == 0)
 		put("GET / HTTP/1.1\r\n\r\n", 18);
 	if (strcmp(how, "early") == 0)
-		frame(READY, false, 0, "{}", 2);
-	frame(HELLO, false, 0, hello, sizeof(hello) - 1);
+		frame(WORKER_READY, false, 0, "{}", 2);
+	frame(WORKER_HELLO, false, 0, hello, sizeof(hello) - 1);
 	if (strcmp(how, "error") == 0) {
-		frame(ERROR, true, 0, error, sizeof(error) - 1);
+		frame(WORKER_ERROR, true, 0, error, sizeof(error) - 1);
 		_exit(1);
 	}
-	frame(READY, false, 0, "{\"initMs\":1}", 12);
+	frame(WORKER_READY, false, 0, "{\"initMs\":1}", 12);
 	if (strcmp(how, "quit") == 0)
 		_exit(0);
 	/* Reads nothing: what is sent to it stays in the socket, then in the host. */
@@ -481,6 +466,6 @@ int main(void)
 		if (n > sizeof(payload))
 			_exit(92);
 		take(payload, n);
-		on_frame((unsigned char)h[4], h[5] & FIN, id, payload, n);
+		on_frame((unsigned char)h[4], h[5] & WORKER_FIN, id, payload, n);
 	}
 }
