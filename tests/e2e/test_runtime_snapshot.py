@@ -35,6 +35,11 @@ def await_runtime(host, name):
     return wait_for(lambda: (s := runtimes(host).get(name)) and s["state"] == "stands" and s, name)
 
 
+def assert_differ(answers, fields):
+    for field in fields:
+        assert len({str(one[field]) for one in answers}) == len(answers), (field, answers)
+
+
 @pytest.fixture(scope="module")
 def runtime_host(make_shared_host):
     """With the snapshots of all runtimes."""
@@ -57,8 +62,7 @@ def test_two_functions_of_one_runtime_are_their_own_selves(runtime_host, runtime
             assert seen[-1]["secret"] == name
         found = rungs(host, name)
         assert found["runtime"] == 2 and found["plain"] == 0, found
-    for field in chances:
-        assert len({str(one[field]) for one in seen}) == len(seen), (field, seen)
+    assert_differ(seen, chances)
 
 
 @pytest.mark.parametrize("runtime", CHANCES)
@@ -71,8 +75,7 @@ def test_two_functions_made_upon_one_snapshot_are_their_own_selves(runtime_host,
         await_snapshot(host, name)
         seen += [cold(host, name), cold(host, name)]
         assert rungs(host, name)["snapshot"] == 2
-    for field in chances:
-        assert len({str(one[field]) for one in seen}) == len(seen), (field, seen)
+    assert_differ(seen, chances)
 
 
 def test_a_start_from_a_runtimes_snapshot_is_confined_as_a_plain_worker_is(runtime_host):

@@ -10,26 +10,33 @@
 #define NEST_SUITE_TIMEOUT_S 20
 
 /*
- * Runs @n tests as one suite, each in a process of its own (unless CK_FORK=no, for debuggers)
- * between @enter and @leave (or NULL); the exit code of the program.
+ * Runs @tcase (taken) as a suite, each test in a process of its own (unless CK_FORK=no, for
+ * debuggers); the exit code of the program. For tests in loops, or with a time limit of their own.
  */
-static inline int nest_suite_run(const char *name, void (*enter)(void), void (*leave)(void),
-	const TTest *const *tests, size_t n)
+static inline int nest_suite_run_case(const char *name, TCase *tcase)
 {
 	Suite *suite = suite_create(name);
-	TCase *tcase = tcase_create(name);
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	tcase_add_checked_fixture(tcase, enter, leave);
-	tcase_set_timeout(tcase, NEST_SUITE_TIMEOUT_S);
-	for (size_t i = 0; i < n; i++)
-		tcase_add_test(tcase, tests[i]);
 	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
 	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* The same with @n tests, between @enter and @leave (or NULL). */
+static inline int nest_suite_run(const char *name, void (*enter)(void), void (*leave)(void),
+	const TTest *const *tests, size_t n)
+{
+	TCase *tcase = tcase_create(name);
+
+	tcase_add_checked_fixture(tcase, enter, leave);
+	tcase_set_timeout(tcase, NEST_SUITE_TIMEOUT_S);
+	for (size_t i = 0; i < n; i++)
+		tcase_add_test(tcase, tests[i]);
+	return nest_suite_run_case(name, tcase);
 }
 
 /* The main function of a test program: NEST_SUITE("base/err", first_test, second_test). */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "runtime/funclog.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "tests/unit/suite.h"
 
 enum {
 	LINE_BYTES = 64
@@ -244,10 +244,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("runtime/funclog");
 	TCase *tc = tcase_create("funclog");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tc, 20);
 	tcase_add_test(tc, test_lines_are_split_kept_and_read_back_in_order);
@@ -257,9 +254,5 @@ int main(void)
 	tcase_add_test(tc, test_a_flood_is_dropped_counted_and_told);
 	tcase_add_test(tc, test_a_follower_gets_old_and_new_lines_once);
 	tcase_add_test(tc, test_removal_takes_the_files_and_ends_followers);
-	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? 0 : 1;
+	return nest_suite_run_case("runtime/funclog", tc);
 }

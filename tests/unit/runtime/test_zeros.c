@@ -329,10 +329,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("runtime/zeros");
 	TCase *tcase = tcase_create("runtime/zeros");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, NEST_SUITE_TIMEOUT_S);
 	tcase_add_checked_fixture(tcase, enter, NULL);
@@ -348,9 +345,5 @@ int main(void)
 	tcase_add_test(tcase, what_can_not_be_looked_at_fails);
 	tcase_add_test(tcase, memory_that_grows_has_zeros_at_its_end);
 	tcase_add_test(tcase, memory_can_be_moved_to_a_place);
-	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return nest_suite_run_case("runtime/zeros", tcase);
 }

@@ -434,10 +434,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("sandbox/image_rewrite");
 	TCase *tcase = tcase_create("sandbox/image_rewrite");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, NEST_SUITE_TIMEOUT_S);
 	tcase_add_checked_fixture(tcase, images_enter, images_leave);
@@ -463,9 +460,5 @@ int main(void)
 		sizeof(parsed) / sizeof(*parsed));
 	tcase_add_test(tcase, another_kind_of_image_is_refused);
 	tcase_add_test(tcase, without_a_free_number_there_is_no_file);
-	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return nest_suite_run_case("sandbox/image_rewrite", tcase);
 }

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <check.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -18,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "sandbox/landlock.h"
+#include "tests/unit/suite.h"
 
 static struct sockaddr_un address;
 static socklen_t address_len;
@@ -151,17 +151,10 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("landlock");
 	TCase *tcase = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, 30);
 	tcase_add_test(tcase, a_confined_process_stays_in_its_scope);
 	tcase_add_test(tcase, a_confined_process_is_signalled_from_outside);
-	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return nest_suite_run_case("landlock", tcase);
 }

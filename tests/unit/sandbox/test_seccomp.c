@@ -3,7 +3,6 @@
  * The filter is judged twice: every number and many arguments through an interpreter of the program
  * (the kernel's answer can't be asked for "reboot"), and the real thing in a child.
  */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
@@ -35,6 +34,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "sandbox/seccomp.h"
+#include "tests/unit/suite.h"
 
 #define ERRNO(e) (SECCOMP_RET_ERRNO | (e))
 #define ALLOWED SECCOMP_RET_ALLOW
@@ -593,10 +593,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("seccomp");
 	TCase *tcase = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_set_timeout(tcase, 60);
@@ -620,9 +617,5 @@ int main(void)
 	tcase_add_test(tcase, calls_of_the_other_x86_abis_end_the_process);
 #endif
 	tcase_add_test(tcase, node_and_python_run);
-	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return nest_suite_run_case("seccomp", tcase);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/selftest.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +15,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "tests/unit/suite.h"
 
 #define LIMIT_MS 30000
 
@@ -138,10 +138,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("selftest");
 	TCase *tcase = tcase_create("selftest");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_set_timeout(tcase, 120);
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -149,9 +146,5 @@ int main(void)
 	tcase_add_test(tcase, a_criu_that_is_none_is_named);
 	tcase_add_test(tcase, a_criu_that_hangs_is_ended_in_time);
 	tcase_add_test(tcase, without_privilege_the_reason_is_told);
-	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return nest_suite_run_case("selftest", tcase);
 }
