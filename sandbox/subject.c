@@ -4,6 +4,7 @@
  * carried inside the host, and needs nothing of the machine. It answers each byte on its channel with
  * how many there were.
  */
+#include <asm/unistd.h>
 
 #define CHANNEL_FD 3L
 #define MAX_COUNT 255
@@ -11,12 +12,6 @@
 void _start(void);
 
 #if defined(__x86_64__)
-
-enum {
-	CALL_READ = 0,
-	CALL_WRITE = 1,
-	CALL_EXIT = 60
-};
 
 static long ask_kernel(long call, long a, void *b, long c)
 {
@@ -30,12 +25,6 @@ static long ask_kernel(long call, long a, void *b, long c)
 }
 
 #elif defined(__aarch64__)
-
-enum {
-	CALL_READ = 63,
-	CALL_WRITE = 64,
-	CALL_EXIT = 93
-};
 
 static long ask_kernel(long call, long a, void *b, long c)
 {
@@ -59,11 +48,11 @@ void _start(void)
 {
 	char question;
 
-	while (ask_kernel(CALL_READ, CHANNEL_FD, &question, 1) == 1 && count < MAX_COUNT) {
+	while (ask_kernel(__NR_read, CHANNEL_FD, &question, 1) == 1 && count < MAX_COUNT) {
 		count++;
-		if (ask_kernel(CALL_WRITE, CHANNEL_FD, &count, 1) != 1)
+		if (ask_kernel(__NR_write, CHANNEL_FD, &count, 1) != 1)
 			break;
 	}
 	for (;;)
-		ask_kernel(CALL_EXIT, 0, 0, 0);
+		ask_kernel(__NR_exit, 0, 0, 0);
 }
