@@ -5,8 +5,9 @@
  * bytes, modes and times, which nothing else depends on, are left to the threads.
  *
  * One thread at a time writes to a file: the kernel would let no second one in. There are PIECES
- * buffers. When all are under way, the owner writes its next bytes itself instead
- * of waiting. What a decompressor lends is written from where it is. After an error the threads go on taking pieces, but write nothing more.
+ * buffers. When all are under way, the owner writes its next bytes itself instead of waiting. What a
+ * decompressor lends is written from where it is. After an error the threads go on taking pieces,
+ * but write nothing more.
  */
 #include "loader/writers.h"
 

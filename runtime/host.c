@@ -595,21 +595,19 @@ void nest_host_drain(struct nest_host *host, void (*cb)(void *arg), void *arg)
 static void show_snapshots(const struct nest_host *host, struct nest_host_stats *ret)
 {
 	const struct nest_feature_row *test = find_selftest(host);
-	const char *why = NULL;
 
 	ret->snapshots = "off";
 	ret->snapshots_why = "the config turns them off";
 	if (!host->config.snapshots)
 		return;
 	ret->snapshots = "unavailable";
-	if (!nest_snapshot_available(host->services.sandbox, &why))
-		ret->snapshots_why = why;
-	else if ((why = nest_freezer_barred(host->services.freezer)))
-		ret->snapshots_why = why;
-	else
-		ret->snapshots = test ? "available" : "untested";
-	if (!why)
-		ret->snapshots_why = test ? test->detail : "";
+	if (!nest_snapshot_available(host->services.sandbox, &ret->snapshots_why))
+		return;
+	ret->snapshots_why = nest_freezer_barred(host->services.freezer);
+	if (ret->snapshots_why)
+		return;
+	ret->snapshots = test ? "available" : "untested";
+	ret->snapshots_why = test ? test->detail : "";
 }
 
 void nest_host_stats(const struct nest_host *host, struct nest_host_stats *ret)

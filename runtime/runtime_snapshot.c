@@ -22,11 +22,11 @@
 #include "runtime/uids.h"
 #include "runtime/worker.h"
 
-#define MOST \
-	64u /* kinds of cells for which a runtime is frozen; functions of others start as before */
+/* Kinds of cells for which a runtime is frozen; functions of others start as before. */
+#define MOST 64u
 #define LOG_BYTES (256u << 10)
-#define NO_NAME "runtime"
-#define LOG_NAME "runtime@" /* no function can have the name */
+#define SPEC_NAME "runtime"
+#define OWN_NAME "runtime@" /* of their log and uid: no function can have the name */
 
 struct runtime_snapshot {
 	struct nest_function_spec *spec; /* of no function: limits alone */
@@ -189,7 +189,7 @@ static int make_spec(const struct nest_function_spec *like, struct nest_function
 	int r;
 
 	if (!code || !cJSON_AddStringToObject(code, "path", "/") ||
-		!cJSON_AddStringToObject(json, "name", NO_NAME) ||
+		!cJSON_AddStringToObject(json, "name", SPEC_NAME) ||
 		!cJSON_AddStringToObject(json, "version", "0") ||
 		!cJSON_AddStringToObject(json, "runtime", like->runtime))
 		return nest_err_set(err, -ENOMEM, "describe a runtime's worker");
@@ -235,7 +235,7 @@ static int expand(struct runtime_snapshot *runtime, const struct nest_manifest *
 
 static int find_uid(struct nest_runtime_snapshots *set, struct nest_err *err)
 {
-	return set->uid ? 0 : nest_uids_take(set->uids, NO_NAME, &set->uid, err);
+	return set->uid ? 0 : nest_uids_take(set->uids, OWN_NAME, &set->uid, err);
 }
 
 /* Gives @runtime what only one that will be made needs. */
@@ -311,7 +311,7 @@ int nest_runtime_snapshots_new(struct nest_services *services, struct nest_uids 
 
 	if (!set)
 		return nest_err_set(err, -ENOMEM, "prepare snapshots of runtimes");
-	r = nest_funclog_get(logs, LOG_NAME, LOG_BYTES, &set->log, err);
+	r = nest_funclog_get(logs, OWN_NAME, LOG_BYTES, &set->log, err);
 	if (r < 0) {
 		free(set);
 		return r;
