@@ -6,11 +6,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <utlist.h>
+
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "sandbox/client.h"
 #include "sandbox/footing.h"
 #include "sandbox/sandbox.h"
+
+/*
+ * So many cells are measured at once. The spawner does one thing after the other: a start, or a kill,
+ * must not wait behind the measuring of all.
+ */
+#define MEASURING_MAX 4u
 
 /* ---- the start message ---- */
 
@@ -137,8 +145,41 @@ static struct nest_cell *add_cell(
 	return cell;
 }
 
+static int send_bare(struct nest_cell *cell, uint32_t type, struct nest_err *err)
+{
+	struct nest_message_head head;
+
+	nest_message_begin(&head, type, sizeof(head), cell->id);
+	return nest_client_send(cell->sandbox, &head, NULL, 0, err);
+}
+
+/* What can't be sent is tried again with the next one. */
+static void measure_next(struct nest_sandbox *sandbox)
+{
+	while (sandbox->to_measure && sandbox->measuring < MEASURING_MAX) {
+		struct nest_cell *cell = sandbox->to_measure;
+
+		if (send_bare(cell, NEST_MESSAGE_MEASURE, NULL) < 0)
+			return;
+		DL_DELETE(sandbox->to_measure, cell);
+		cell->measuring = true;
+		sandbox->measuring++;
+	}
+}
+
+static void stop_measuring(struct nest_cell *cell)
+{
+	if (cell->measuring)
+		cell->sandbox->measuring--;
+	else if (cell->measured)
+		DL_DELETE(cell->sandbox->to_measure, cell);
+	cell->measuring = false;
+	cell->measured = NULL;
+}
+
 static void remove_cell(struct nest_cell *cell)
 {
+	stop_measuring(cell);
 	HASH_DEL(cell->sandbox->cells, cell);
 }
 
@@ -186,14 +227,6 @@ int nest_cell_begin(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 	return r;
 }
 
-static int send_bare(struct nest_cell *cell, uint32_t type, struct nest_err *err)
-{
-	struct nest_message_head head;
-
-	nest_message_begin(&head, type, sizeof(head), cell->id);
-	return nest_client_send(cell->sandbox, &head, NULL, 0, err);
-}
-
 void nest_cell_kill(struct nest_cell *cell)
 {
 	struct nest_err err = NEST_ERR_INIT;
@@ -222,16 +255,18 @@ int nest_cell_measure(struct nest_cell *cell,
 	void (*cb)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg),
 	void *arg)
 {
-	int r;
+	struct nest_sandbox *sandbox = cell->sandbox;
+	int r = cell->measured ? -EALREADY : 0;
 
-	if (cell->measured)
-		return -EALREADY;
-	r = send_bare(cell, NEST_MESSAGE_MEASURE, NULL);
-	if (r < 0)
-		return r;
-	cell->measured = cb;
-	cell->measured_arg = arg;
-	return 0;
+	if (sandbox->over || sandbox->closing)
+		return -EPIPE;
+	if (r == 0) {
+		cell->measured = cb;
+		cell->measured_arg = arg;
+		DL_APPEND(sandbox->to_measure, cell);
+	}
+	measure_next(sandbox);
+	return r;
 }
 
 /* ---- what the spawner says of cells ---- */
@@ -239,6 +274,7 @@ int nest_cell_measure(struct nest_cell *cell,
 void nest_cell_end(struct nest_cell *cell, const struct nest_cell_exit *how)
 {
 	remove_cell(cell);
+	measure_next(cell->sandbox);
 	cell->kill_asked = true; /* whoever kills it in its callback asks for nothing */
 	cell->events.exited(cell, how, cell->arg);
 	free(cell);
@@ -269,9 +305,11 @@ static void on_usage(struct nest_cell *cell, const struct nest_message_usage *me
 	};
 	void (*cb)(struct nest_cell *, const struct nest_cell_usage *, void *) = cell->measured;
 
-	cell->measured = NULL;
-	if (cb)
-		cb(cell, &usage, cell->measured_arg);
+	if (!cell->measuring)
+		return;
+	stop_measuring(cell);
+	measure_next(cell->sandbox);
+	cb(cell, &usage, cell->measured_arg);
 }
 
 /* The fixed size of what the spawner says of a cell, 0 for what it doesn't. */

@@ -45,6 +45,8 @@ struct nest_cell {
 	bool kill_asked;
 	void (*measured)(struct nest_cell *cell, const struct nest_cell_usage *usage, void *arg);
 	void *measured_arg;
+	bool measuring; /* the spawner has been asked; while it is not, the cell waits in a list */
+	struct nest_cell *prev, *next;
 	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg);
 	void (*dumped)(
 		struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg);
@@ -84,6 +86,8 @@ struct nest_sandbox {
 	uint32_t prepared;
 	uint64_t next_id;
 	struct nest_cell *cells; /* by id */
+	struct nest_cell *to_measure;
+	unsigned measuring; /* cells that the spawner has been asked to measure */
 	uint64_t next_image;
 	struct nest_image *images;
 	struct nest_client_pending *pending;

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "tests/unit/sandbox/cell_fixture.h"
 
 static struct cell_fixture fixture;
@@ -480,6 +481,32 @@ START_TEST(a_running_cell_can_be_measured)
 }
 END_TEST
 
+/* More than are measured at once; some are gone before it is their turn. */
+START_TEST(many_cells_can_be_measured_together)
+{
+	static const char *const argv[] = { "/bin/sleep", "60", NULL };
+	struct nest_cell_spec spec = cell_fixture_spec(argv);
+	struct cell_run runs[9];
+	bool done[NEST_ARRAY_SIZE(runs)] = { false };
+
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(runs); i++) {
+		ck_assert_int_eq(cell_fixture_start(&fixture, &spec, &runs[i]), 0);
+		cell_fixture_await(&fixture, &runs[i].started);
+	}
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(runs); i++) {
+		if (i < 2 || i > 6)
+			nest_cell_kill(runs[i].cell);
+		ck_assert_int_eq(nest_cell_measure(runs[i].cell, on_cpu, &done[i]), 0);
+	}
+	for (size_t i = 2; i <= 6; i++)
+		cell_fixture_await(&fixture, &done[i]);
+	for (size_t i = 2; i <= 6; i++)
+		nest_cell_kill(runs[i].cell);
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(runs); i++)
+		cell_fixture_await(&fixture, &runs[i].exited);
+}
+END_TEST
+
 static uint64_t cpu_us_of(struct cell_run *of)
 {
 	bool done = false;
@@ -589,6 +616,7 @@ static Suite *suite(void)
 	tcase_add_test(cases, descriptors_of_another_kind_are_refused);
 	tcase_add_test(cases, fields_out_of_range_are_refused);
 	tcase_add_test(cases, a_running_cell_can_be_measured);
+	tcase_add_test(cases, many_cells_can_be_measured_together);
 	tcase_add_test(cases, a_frozen_cell_takes_no_time_and_goes_on_when_thawed);
 	tcase_add_test(cases, a_host_that_closes_takes_its_frozen_cells_along);
 	tcase_add_test(cases, the_host_is_out_of_sight);
