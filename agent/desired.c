@@ -92,6 +92,18 @@ static void log_refusals(const struct nest_desired_state *state)
 	}
 }
 
+static void log_lost(const struct nest_desired_state *state)
+{
+	for (size_t i = 0; i < state->nfunctions; i++) {
+		const struct nest_function_spec *spec = state->functions[i].spec;
+
+		if (spec && spec->lost)
+			nest_log(NEST_LOG_WARN, "scaler",
+				"function '%s' version '%s' runs without a schedule: %s",
+				spec->name, spec->version, spec->lost);
+	}
+}
+
 static void unbind_all(struct nest_desired *desired)
 {
 	for (size_t i = 0; desired->state && i < desired->state->nbounds; i++)
@@ -134,7 +146,8 @@ static int read_kept(struct nest_desired *desired, struct nest_err *err)
 	if (rc == -ENOENT)
 		return 0;
 	if (rc == 0)
-		rc = nest_desired_state_parse(text, n, config->function_defaults, 0, &state, err);
+		rc = nest_desired_state_parse(
+			text, n, config->function_defaults, 0, true, &state, err);
 	if (rc < 0)
 		return nest_err_wrap(err, "read '%s'", desired->path);
 	if (state->unchanged) {
@@ -147,6 +160,7 @@ static int read_kept(struct nest_desired *desired, struct nest_err *err)
 		return rc;
 	}
 	nest_registry_reload_commit(reload);
+	log_lost(state);
 	adopt(desired, state);
 	return 0;
 }
@@ -224,7 +238,7 @@ static void on_work(uv_work_t *work)
 {
 	struct taking *taking = work->data;
 	int rc = nest_desired_state_parse(taking->bytes, taking->n, taking->defaults, taking->held,
-		&taking->state, &taking->err);
+		false, &taking->state, &taking->err);
 
 	if (rc == 0 && is_news(taking))
 		rc = nest_file_write_atomic(AT_FDCWD, taking->desired->path, taking->bytes,

@@ -49,8 +49,11 @@ static int no_memory(struct nest_err *err)
 }
 
 static int read_function(struct nest_desired_function *function, const cJSON *object,
-	const cJSON *defaults, struct nest_err *err)
+	const cJSON *defaults, bool kept, struct nest_err *err)
 {
+	int (*parse)(const cJSON *, const cJSON *, struct nest_function_spec **,
+		struct nest_schema_place *, struct nest_err *) =
+		kept ? nest_function_parse_kept : nest_function_parse_at;
 	struct nest_err why = NEST_ERR_INIT;
 	int rc;
 
@@ -58,7 +61,7 @@ static int read_function(struct nest_desired_function *function, const cJSON *ob
 	function->version = copy_member(object, "version", NEST_FUNCTION_VERSION_MAX);
 	if (!function->name || !function->version)
 		return no_memory(err);
-	rc = cJSON_IsObject(object) ? nest_function_parse(object, defaults, &function->spec, &why)
+	rc = cJSON_IsObject(object) ? parse(object, defaults, &function->spec, NULL, &why)
 				    : nest_err_say(&why, -EINVAL, "a spec is a JSON object, not %s",
 					      nest_json_type_name(object));
 	if (rc == 0)
@@ -68,7 +71,7 @@ static int read_function(struct nest_desired_function *function, const cJSON *ob
 }
 
 static int read_functions(struct nest_desired_state *state, const cJSON *root,
-	const cJSON *defaults, struct nest_err *err)
+	const cJSON *defaults, bool kept, struct nest_err *err)
 {
 	const cJSON *array = NULL, *item;
 	int rc = nest_json_get_array(root, "functions", &array, err);
@@ -83,7 +86,8 @@ static int read_functions(struct nest_desired_state *state, const cJSON *root,
 	if (!state->functions)
 		return no_memory(err);
 	cJSON_ArrayForEach(item, array) {
-		rc = read_function(&state->functions[state->nfunctions++], item, defaults, err);
+		rc = read_function(
+			&state->functions[state->nfunctions++], item, defaults, kept, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -164,7 +168,7 @@ static int read_head(struct nest_desired_state *state, const cJSON *root, struct
 }
 
 int nest_desired_state_parse(const char *text, size_t n, const cJSON *defaults, uint64_t held,
-	struct nest_desired_state **ret, struct nest_err *err)
+	bool kept, struct nest_desired_state **ret, struct nest_err *err)
 {
 	struct nest_desired_state *state = calloc(1, sizeof(*state));
 	nest_autojson cJSON *root = NULL;
@@ -176,7 +180,7 @@ int nest_desired_state_parse(const char *text, size_t n, const cJSON *defaults, 
 	if (rc == 0)
 		rc = read_head(state, root, err);
 	if (rc == 0 && !state->unchanged && state->generation > held) {
-		rc = read_functions(state, root, defaults, err);
+		rc = read_functions(state, root, defaults, kept, err);
 		if (rc == 0)
 			rc = read_bounds(state, root, err);
 	}

@@ -40,10 +40,11 @@ struct nest_desired_state {
  * Reads @n bytes. Of a reply whose generation is not above @held, or that says "unchanged", the
  * functions and bounds are not looked at. A function or bound that is wrong bears its reason, and
  * does not keep the others from being read; -EINVAL: the reply as a whole is wrong. @defaults is the
- * config's "functionDefaults", or NULL. The caller owns *@ret. Any thread.
+ * config's "functionDefaults", or NULL. @kept: it was in force before, see nest_function_parse_kept().
+ * The caller owns *@ret. Any thread.
  */
 int nest_desired_state_parse(const char *text, size_t n, const cJSON *defaults, uint64_t held,
-	struct nest_desired_state **ret, struct nest_err *err);
+	bool kept, struct nest_desired_state **ret, struct nest_err *err);
 
 void nest_desired_state_free(struct nest_desired_state *state); /* NULL is fine */
 

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/schema.h"
 #include "runtime/alias.h"
 #include "runtime/function.h"
@@ -105,10 +106,14 @@ static int read_version(struct nest_registry_function *function, const cJSON *ob
 	struct nest_schema_place *place, struct nest_err *err)
 {
 	struct nest_function_spec *spec = NULL;
-	int rc = nest_function_parse_at(object, NULL, &spec, place, err);
+	int rc = nest_function_parse_kept(object, NULL, &spec, place, err);
 
 	if (rc < 0)
 		return rc;
+	if (spec->lost)
+		nest_log(NEST_LOG_WARN, "registry",
+			"function '%s' version '%s' runs without a schedule: %s", spec->name,
+			spec->version, spec->lost);
 	if (strcmp(spec->name, function->name) != 0)
 		rc = nest_err_say(err, -EINVAL, "the spec of '%s' among the versions of '%s'",
 			spec->name, function->name);

@@ -690,10 +690,11 @@ static void release(struct parsed *parsed)
 	free(parsed->routes);
 	free(parsed->layers);
 	cJSON_free(parsed->warmup);
+	free(parsed->spec.lost);
 	free(parsed);
 }
 
-int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
+static int parse(const cJSON *object, const cJSON *defaults, bool kept,
 	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err)
 {
 	struct parsed *parsed = calloc(1, sizeof(*parsed));
@@ -720,8 +721,8 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	if (rc == 0)
 		rc = check_workers(spec, ret_place, err);
 	if (rc == 0)
-		rc = nest_scaling_read_schedules(
-			parsed->schedules_json, spec->workers_max, &spec->scaling, ret_place, err);
+		rc = nest_scaling_read_schedules(parsed->schedules_json, spec->workers_max,
+			&spec->scaling, kept ? &spec->lost : NULL, ret_place, err);
 	if (rc == 0)
 		rc = nest_protection_check(&spec->protection, ret_place, err);
 	if (rc == 0)
@@ -734,6 +735,18 @@ int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
 	}
 	*ret = spec;
 	return 0;
+}
+
+int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
+	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err)
+{
+	return parse(object, defaults, false, ret, ret_place, err);
+}
+
+int nest_function_parse_kept(const cJSON *object, const cJSON *defaults,
+	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err)
+{
+	return parse(object, defaults, true, ret, ret_place, err);
 }
 
 int nest_function_parse(const cJSON *object, const cJSON *defaults, struct nest_function_spec **ret,
@@ -761,7 +774,7 @@ int nest_function_with_version(const struct nest_function_spec *spec, const char
 	cJSON_DeleteItemFromObjectCaseSensitive(json, "version");
 	if (!json || !cJSON_AddStringToObject(json, "version", version))
 		return nest_err_set(err, -ENOMEM, "copy function '%s'", spec->name);
-	return nest_function_parse(json, NULL, ret, err);
+	return nest_function_parse_kept(json, NULL, ret, NULL, err);
 }
 
 bool nest_function_equal(const struct nest_function_spec *a, const struct nest_function_spec *b)

@@ -81,6 +81,7 @@ struct nest_function_spec {
 	const struct nest_function_route *routes;
 	uint32_t nroutes;
 	cJSON *json; /* the normalised spec, as describe shows it */
+	char *lost;  /* what the machine no longer has of what it says, in words; NULL: nothing */
 };
 
 /*
@@ -96,6 +97,13 @@ int nest_function_parse(const cJSON *object, const cJSON *defaults, struct nest_
  * text can name the line. Any thread.
  */
 int nest_function_parse_at(const cJSON *object, const cJSON *defaults,
+	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err);
+
+/*
+ * The same for one that was taken before: a function must not be gone because the machine has lost the
+ * time zone of one of its schedules since. That schedule never holds, and the spec's lost says so.
+ */
+int nest_function_parse_kept(const cJSON *object, const cJSON *defaults,
 	struct nest_function_spec **ret, struct nest_schema_place *ret_place, struct nest_err *err);
 
 /*

@@ -74,8 +74,24 @@ static int read_cron(const cJSON *object, const char *key, struct nest_cron *ret
 	return r;
 }
 
+static int open_zone(
+	const char *name, struct nest_scaling_schedule *ret, char **ret_lost, struct nest_err *err)
+{
+	struct nest_err why = NEST_ERR_INIT;
+	int r = nest_zone_open(name, &ret->zone, &why);
+
+	if (r == 0)
+		return 0;
+	nest_err_wrap(&why, "'timeZone'");
+	if (!ret_lost || (r != -ENOENT && r != -EBADMSG))
+		return nest_err_say(err, r, "%s", nest_err_text(&why));
+	if (!*ret_lost)
+		*ret_lost = strdup(nest_err_text(&why));
+	return *ret_lost ? 0 : nest_err_set(err, -ENOMEM, "read 'scaling.schedules'");
+}
+
 static int read_schedule(const cJSON *object, uint32_t max, struct nest_scaling_schedule *ret,
-	struct nest_schema_place *place, struct nest_err *err)
+	char **ret_lost, struct nest_schema_place *place, struct nest_err *err)
 {
 	const char *zone = "UTC";
 	int64_t min = 0;
@@ -97,14 +113,11 @@ static int read_schedule(const cJSON *object, uint32_t max, struct nest_scaling_
 	ret->min = (uint32_t)min;
 	nest_json_get_string(object, "timeZone", &zone, NULL);
 	nest_schema_locate(place, "timeZone");
-	r = nest_zone_open(zone, &ret->zone, err);
-	if (r < 0)
-		nest_err_wrap(err, "'timeZone'");
-	return r;
+	return open_zone(zone, ret, ret_lost, err);
 }
 
 int nest_scaling_read_schedules(const cJSON *array, uint32_t max, struct nest_scaling *ret,
-	struct nest_schema_place *ret_place, struct nest_err *err)
+	char **ret_lost, struct nest_schema_place *ret_place, struct nest_err *err)
 {
 	int n = cJSON_GetArraySize(array);
 	const cJSON *item;
@@ -123,7 +136,7 @@ int nest_scaling_read_schedules(const cJSON *array, uint32_t max, struct nest_sc
 	cJSON_ArrayForEach(item, array) {
 		struct nest_schema_place inner = { .path = "" };
 		uint32_t i = ret->nschedules;
-		int r = read_schedule(item, max, &ret->schedules[i], &inner, err);
+		int r = read_schedule(item, max, &ret->schedules[i], ret_lost, &inner, err);
 
 		if (r < 0) {
 			nest_schema_locate(ret_place, "scaling.schedules[%u]%s%s", i,
@@ -153,7 +166,7 @@ uint32_t nest_scaling_scheduled(const struct nest_scaling *scaling, int64_t now_
 		const struct nest_scaling_schedule *schedule = &scaling->schedules[i];
 
 		/* it holds when its end is what comes next */
-		if (schedule->min > most &&
+		if (schedule->zone && schedule->min > most &&
 			nest_cron_next(&schedule->end, schedule->zone, now_s) <
 				nest_cron_next(&schedule->start, schedule->zone, now_s))
 			most = schedule->min;
@@ -169,7 +182,7 @@ int64_t nest_scaling_next_change(const struct nest_scaling *scaling, int64_t now
 		const struct nest_scaling_schedule *schedule = &scaling->schedules[i];
 		const struct nest_cron *const crons[] = { &schedule->start, &schedule->end };
 
-		for (size_t k = 0; k < NEST_ARRAY_SIZE(crons); k++) {
+		for (size_t k = 0; schedule->zone && k < NEST_ARRAY_SIZE(crons); k++) {
 			int64_t at = nest_cron_next(crons[k], schedule->zone, now_s);
 
 			next = at < next ? at : next;

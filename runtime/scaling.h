@@ -19,7 +19,7 @@ struct nest_zone;
 struct nest_scaling_schedule {
 	struct nest_cron start;
 	struct nest_cron end;
-	struct nest_zone *zone;
+	struct nest_zone *zone; /* NULL: the machine has it no longer, and it never holds */
 	uint32_t min;
 };
 
@@ -44,10 +44,12 @@ const struct nest_schema *nest_scaling_schedule_schema(void);
 /*
  * Parses the array "scaling.schedules", none of whose elements may ask for more than @max workers,
  * into @ret's schedules, which nest_scaling_done() frees, also after a failure: -EINVAL and the
- * like, with @ret_place (may be NULL). Blocks on the disk, where the time zones are. Any thread.
+ * like, with @ret_place (may be NULL). With @ret_lost a time zone that isn't there is no failure: the
+ * first such is told in *@ret_lost, which the caller frees. Blocks on the disk, where the time zones
+ * are. Any thread.
  */
 int nest_scaling_read_schedules(const cJSON *array, uint32_t max, struct nest_scaling *ret,
-	struct nest_schema_place *ret_place, struct nest_err *err);
+	char **ret_lost, struct nest_schema_place *ret_place, struct nest_err *err);
 
 /* Frees the schedules. */
 void nest_scaling_done(struct nest_scaling *scaling);

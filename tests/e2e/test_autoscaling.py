@@ -170,6 +170,19 @@ def test_a_wrong_schedule_is_refused_by_its_place(host):
     assert "'scaling.schedules[0]': 'timeZone': there is no time zone 'Europe/Atlantis'" in done.stderr
 
 
+def test_a_function_outlives_its_time_zone(make_host):
+    host = make_host()
+    schedule = {"start": "0 8 * * *", "end": "0 9 * * *", "timeZone": "Europe/Berlin", "min": 1}
+    host.deploy_node("f", ONE, scaling={"schedules": [schedule]})
+    host.stop()
+    registry = host.root / "state" / "registry.json"
+    registry.write_text(registry.read_text().replace("Europe/Berlin", "Europe/Atlantis"))
+    host.start()
+    assert host.invoke("f").status == 200
+    assert "function 'f' version '1' runs without a schedule" in host.log()
+    assert "there is no time zone 'Europe/Atlantis'" in host.log()
+
+
 def test_a_host_that_is_idle_does_not_wake_up(host):
     host.deploy_node("f", ONE, workers={"idleMs": 100})
     assert host.invoke("f").status == 200

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	struct nest_desired_state *state = NULL;
 	struct nest_err err = NEST_ERR_INIT;
 
-	if (nest_desired_state_parse((const char *)bytes, n, NULL, 3, &state, &err) < 0)
+	if (nest_desired_state_parse((const char *)bytes, n, NULL, 3, false, &state, &err) < 0)
 		return 0;
 	for (size_t i = 0; i < state->nfunctions; i++) {
 		if (!state->functions[i].name ||

@@ -16,7 +16,8 @@ static struct nest_desired_state *parse(const char *text, uint64_t held)
 	struct nest_desired_state *state = NULL;
 	struct nest_err err = NEST_ERR_INIT;
 
-	ck_assert_msg(nest_desired_state_parse(text, strlen(text), NULL, held, &state, &err) == 0,
+	ck_assert_msg(
+		nest_desired_state_parse(text, strlen(text), NULL, held, false, &state, &err) == 0,
 		"%s", nest_err_text(&err));
 	return state;
 }
@@ -27,8 +28,8 @@ static void refuses(const char *text, const char *why)
 	struct nest_desired_state *state = NULL;
 	struct nest_err err = NEST_ERR_INIT;
 
-	ck_assert_int_eq(
-		nest_desired_state_parse(text, strlen(text), NULL, 0, &state, &err), -EINVAL);
+	ck_assert_int_eq(nest_desired_state_parse(text, strlen(text), NULL, 0, false, &state, &err),
+		-EINVAL);
 	ck_assert_ptr_null(state);
 	ck_assert_msg(
 		strstr(nest_err_text(&err), why), "'%s' lacks '%s'", nest_err_text(&err), why);
@@ -57,6 +58,25 @@ START_TEST(a_new_generation_is_read)
 }
 END_TEST
 
+START_TEST(what_was_in_force_stays_without_a_time_zone_that_is_gone)
+{
+	static const char text[] =
+		"{\"protocol\":1,\"generation\":1,\"functions\":[{\"name\":\"a\",\"version\":\"1\","
+		"\"runtime\":\"x\",\"code\":{\"path\":\"/a\"},\"scaling\":{\"schedules\":[{"
+		"\"start\":\"0 8 * * *\",\"end\":\"0 9 * * *\",\"min\":1,"
+		"\"timeZone\":\"Europe/Atlantis\"}]}}]}";
+	struct nest_desired_state *state = parse(text, 0);
+
+	ck_assert_ptr_nonnull(strstr(state->functions[0].why, "Europe/Atlantis"));
+	nest_desired_state_free(state);
+	ck_assert_int_eq(
+		nest_desired_state_parse(text, strlen(text), NULL, 0, true, &state, NULL), 0);
+	ck_assert_ptr_null(state->functions[0].why);
+	ck_assert_ptr_nonnull(strstr(state->functions[0].spec->lost, "Europe/Atlantis"));
+	nest_desired_state_free(state);
+}
+END_TEST
+
 START_TEST(the_config_s_defaults_fill_gaps)
 {
 	static const char text[] =
@@ -65,7 +85,7 @@ START_TEST(the_config_s_defaults_fill_gaps)
 	struct nest_desired_state *state = NULL;
 
 	ck_assert_int_eq(
-		nest_desired_state_parse(text, strlen(text), defaults, 0, &state, NULL), 0);
+		nest_desired_state_parse(text, strlen(text), defaults, 0, false, &state, NULL), 0);
 	ck_assert_uint_eq(state->functions[0].spec->pids, 77);
 	nest_desired_state_free(state);
 }
@@ -134,6 +154,7 @@ START_TEST(a_reply_that_is_none_is_refused)
 }
 END_TEST
 
-NEST_SUITE("agent/desired_state", a_new_generation_is_read, the_config_s_defaults_fill_gaps,
+NEST_SUITE("agent/desired_state", a_new_generation_is_read,
+	what_was_in_force_stays_without_a_time_zone_that_is_gone, the_config_s_defaults_fill_gaps,
 	of_what_is_no_news_only_the_head_is_read, what_is_wrong_bears_its_reason_and_stops_no_other,
 	a_reply_that_is_none_is_refused)

@@ -280,6 +280,29 @@ START_TEST(a_wrong_schedule_is_named)
 }
 END_TEST
 
+START_TEST(a_time_zone_that_is_gone_costs_a_kept_function_its_schedule_only)
+{
+	nest_autojson cJSON *object =
+		cJSON_Parse("{\"name\":\"a\",\"runtime\":\"x\",\"code\":{\"path\":\"/"
+			    "a\"},\"scaling\":{\"schedules\":["
+			    "{\"start\":\"0 8 * * *\",\"end\":\"0 9 * * "
+			    "*\",\"min\":3,\"timeZone\":\"Europe/Atlantis\"},"
+			    "{\"start\":\"0 8 * * *\",\"end\":\"0 9 * * *\",\"min\":2}]}}");
+	struct nest_function_spec *spec = NULL, *copy = NULL;
+
+	ck_assert_int_eq(nest_function_parse(object, NULL, &spec, NULL), -ENOENT);
+	ck_assert_int_eq(nest_function_parse_kept(object, NULL, &spec, NULL, NULL), 0);
+	ck_assert_msg(
+		strstr(spec->lost, "there is no time zone 'Europe/Atlantis'"), "%s", spec->lost);
+	/* 5 January 2026, 8:30 */
+	ck_assert_uint_eq(nest_scaling_scheduled(&spec->scaling, 1767601800), 2);
+	ck_assert_int_eq(nest_scaling_next_change(&spec->scaling, 1767601800), 1767603600);
+	ck_assert_int_eq(nest_function_with_version(spec, "2", &copy, NULL), 0);
+	nest_function_free(copy);
+	nest_function_free(spec);
+}
+END_TEST
+
 START_TEST(routes_have_their_form)
 {
 	static const char *const good[] = { "'path':'/'", "'path':'/*'", "'path':'/a/*'",
@@ -398,7 +421,8 @@ END_TEST
 NEST_SUITE("runtime/function", the_least_spec_gets_every_default, every_key_reaches_its_member,
 	a_wrong_value_is_named_with_its_key, a_name_has_its_form, code_is_one_of_path_and_digest,
 	a_reserved_variable_is_refused_with_its_reason, the_environment_is_bounded,
-	scaling_has_defaults_and_schedules, a_wrong_schedule_is_named, routes_have_their_form,
+	scaling_has_defaults_and_schedules, a_wrong_schedule_is_named,
+	a_time_zone_that_is_gone_costs_a_kept_function_its_schedule_only, routes_have_their_form,
 	defaults_stand_in_for_what_is_left_out, defaults_hold_no_identity,
 	minimum_and_maximum_agree, specs_are_equal_but_for_their_version,
 	what_is_described_parses_to_the_same)
