@@ -5,6 +5,7 @@
 #include "runtime/dispatch.h"
 #include "runtime/dispatch_impl.h"
 #include "runtime/function.h"
+#include "runtime/room.h"
 #include "runtime/services.h"
 #include "runtime/worker.h"
 
@@ -98,12 +99,12 @@ static void mark_surplus(struct nest_dispatch *dispatch, uint32_t ceiling)
 	}
 }
 
-/* It was due @least workers before: what it is not due any more others may have. */
-static void scale_changed(struct nest_dispatch *dispatch, uint32_t least, uint32_t ceiling)
+/* It was due @due workers before: what it is not due any more others may have. */
+static void scale_changed(struct nest_dispatch *dispatch, uint32_t due, uint32_t ceiling)
 {
 	struct nest_services *services = dispatch->services;
 
-	if (services->starved > 0 && nest_dispatch_least(dispatch) < least)
+	if (services->starved > 0 && nest_room_due(dispatch) < due)
 		nest_deadlines_set(services->deadlines, &services->cell_freed, 0);
 	if (!dispatch->live || dispatch->retiring)
 		return;
@@ -114,21 +115,21 @@ static void scale_changed(struct nest_dispatch *dispatch, uint32_t least, uint32
 
 void nest_dispatch_set_scale(struct nest_dispatch *dispatch, const struct nest_target_scale *scale)
 {
-	uint32_t least = nest_dispatch_least(dispatch);
+	uint32_t due = nest_room_due(dispatch);
 
 	dispatch->scale = *scale;
-	scale_changed(dispatch, least, at_most(scale->ceiling, nest_dispatch_most(dispatch)));
+	scale_changed(dispatch, due, at_most(scale->ceiling, nest_dispatch_most(dispatch)));
 }
 
 void nest_dispatch_set_bounds(struct nest_dispatch *dispatch, uint32_t min, uint32_t max)
 {
-	uint32_t least = nest_dispatch_least(dispatch);
+	uint32_t due = nest_room_due(dispatch);
 
 	if (dispatch->bound_min == min && dispatch->bound_max == max)
 		return;
 	dispatch->bound_min = min;
 	dispatch->bound_max = max;
-	scale_changed(dispatch, least, nest_dispatch_most(dispatch));
+	scale_changed(dispatch, due, nest_dispatch_most(dispatch));
 	nest_services_stir(dispatch->services);
 }
 

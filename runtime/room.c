@@ -22,9 +22,15 @@ uint64_t nest_room_estimate(const struct nest_worker_plan *plan)
 
 /* ---- whether there is room ---- */
 
+/* Never more than it may have. */
 static uint32_t reserved(const struct nest_dispatch *dispatch)
 {
-	return dispatch->live && !dispatch->retiring ? dispatch->plan->spec->workers_reserved : 0;
+	uint32_t most = nest_dispatch_most(dispatch);
+	uint32_t wanted = dispatch->plan->spec->workers_reserved;
+
+	if (!dispatch->live || dispatch->retiring)
+		return 0;
+	return wanted < most ? wanted : most;
 }
 
 static uint32_t alive(const struct nest_dispatch *dispatch)

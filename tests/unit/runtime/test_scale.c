@@ -241,6 +241,29 @@ START_TEST(reserved_room_is_nobody_elses)
 }
 END_TEST
 
+START_TEST(no_room_is_kept_for_what_the_bounds_forbid)
+{
+	struct nest_target *g;
+	static struct kit_call held[3];
+
+	kit_close();
+	kit_prepare();
+	kit_config.max_cells = 3;
+	kit_open();
+	kit_deploy("{\"name\":\"f\",\"workers\":{\"reserved\":2}}");
+	g = kit_deploy("{\"name\":\"g\",\"concurrency\":1}");
+	for (int i = 0; i < 3; i++)
+		kit_start(&held[i], g, "hold");
+	wait_for(g, 1, 1);
+	ck_assert_uint_eq(kit_stats(g).queued, 2);
+	ck_assert_int_eq(nest_host_set_bounds(kit_host, "f", 0, 1), 0);
+	wait_for(g, 2, 2);
+	ck_assert_uint_eq(kit_stats(g).queued, 1);
+	for (int i = 0; i < 3; i++)
+		nest_call_cancel(held[i].call);
+}
+END_TEST
+
 START_TEST(what_is_wanted_ahead_takes_nothing_from_others)
 {
 	struct nest_target *f, *g;
@@ -370,6 +393,6 @@ NEST_SUITE_WITH("runtime/scale", enter, leave,
 	above_the_ceiling_the_least_loaded_go_and_nothing_fails,
 	surplus_workers_help_where_the_others_are_full, load_is_told_of_live_versions,
 	a_host_stirs_once_for_who_waits, reserved_room_is_nobody_elses,
-	what_is_wanted_ahead_takes_nothing_from_others, beyond_the_memory_no_worker_is_started,
-	idle_workers_go_when_memory_is_found_short,
+	no_room_is_kept_for_what_the_bounds_forbid, what_is_wanted_ahead_takes_nothing_from_others,
+	beyond_the_memory_no_worker_is_started, idle_workers_go_when_memory_is_found_short,
 	an_idle_worker_is_frozen_and_goes_on_with_its_next_request)
