@@ -196,6 +196,11 @@ int main(int argc, char **argv)
 		printf("nestctl %s\n", PACKAGE_VERSION);
 		return NEST_COMMAND_OK;
 	}
+	if (argv[1][0] == '-') {
+		fprintf(stderr, "nestctl: options come behind the command: nestctl COMMAND %s\n",
+			argv[1]);
+		return NEST_COMMAND_USAGE;
+	}
 	command = find_command(argv[1]);
 	if (!command) {
 		fprintf(stderr, "nestctl: there is no command '%s'; nestctl --help lists them\n",

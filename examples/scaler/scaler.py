@@ -9,15 +9,18 @@ functions.json is an array of specs as nestlet-function(5) has them, each with i
 again when it changes. Each function is placed on --copies of the hosts that report, always on the same
 ones as long as these live; where it is placed it gets as many workers at least as its load there needs.
 
-Hosts: {"scaler": {"url": "http://127.0.0.1:8700/v1/report"}} in nestlet.conf."""
+Hosts: {"scaler": {"url": "http://127.0.0.1:8700/v1/report"}} in nestlet.conf. It knows them by their names: of several
+on one machine each needs its own (POD_NAME=one nestletd ...)."""
 
 import argparse
 import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,15 +52,15 @@ class Scaler:
         self.read_at = None
 
     def read_functions(self):
-        stat = os.stat(self.path)
-        if self.read_at == (stat.st_mtime_ns, stat.st_ino):
-            return
         try:
+            stat = os.stat(self.path)
+            if self.read_at == (stat.st_mtime_ns, stat.st_ino):
+                return
             with open(self.path, encoding="utf-8") as file:
                 functions = json.load(file)
             self.functions = [{**f, "version": str(f["version"])} for f in functions]
             self.read_at = (stat.st_mtime_ns, stat.st_ino)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"{self.path}: {error!r}; the functions stay as they are", flush=True)
 
     def placed_on(self, name):
@@ -128,11 +131,15 @@ def handler_of(scaler):
                 self.reply(404 if self.path != "/v1/report" else 413, {})
                 return
             body = self.rfile.read(length)
-            if self.headers.get("Content-Encoding") == "zstd":
-                body = subprocess.run(["zstd", "-dcq"], input=body, capture_output=True, check=True).stdout
+            packed = self.headers.get("Content-Encoding") == "zstd"
+            if packed and not shutil.which("zstd"):
+                self.reply(415, {"error": "there is no zstd here"})  # the host then sends them as they are
+                return
             try:
+                if packed:
+                    body = subprocess.run(["zstd", "-dcq"], input=body, capture_output=True, check=True).stdout
                 self.reply(200, scaler.answer(json.loads(body)))
-            except (ValueError, KeyError, TypeError) as error:
+            except (subprocess.CalledProcessError, ValueError, KeyError, TypeError) as error:
                 self.reply(400, {"error": repr(error)})
 
         def do_GET(self):
@@ -167,6 +174,8 @@ def main():
     args = parser.parse_args()
     scaler = Scaler(args.functions, args.copies)
     scaler.read_functions()
+    if scaler.read_at is None:
+        sys.exit(1)  # hosts must not be told that nothing should run
     address, port = args.listen.rsplit(":", 1)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

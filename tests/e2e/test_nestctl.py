@@ -356,6 +356,8 @@ def test_a_wrong_command_line_is_exit_code_2_and_points_to_help(host):
         done = run(*args, "-s", str(host.admin_socket)) if args else run()
         assert done.returncode == USAGE and done.stdout == "", (args, done)
         assert "help" in done.stderr or "only bash" in done.stderr, (args, done)
+    done = run("--socket", str(host.admin_socket), "list")
+    assert done.returncode == 2 and "options come behind the command" in done.stderr
 
 
 def test_help_of_all_and_of_each_command(host):
