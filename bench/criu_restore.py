@@ -84,7 +84,7 @@ class Image:
                  f"fd[{theirs.fileno()}]:socket:[{self.ino}]"],
                 pass_fds=(theirs.fileno(),), stdout=subprocess.DEVNULL):
             theirs.close()
-            clone.wake(self.plan["env"])
+            clone.wake()
             self.ask(clone)
             took = (time.perf_counter() - begin) * 1000
         ours.close()

@@ -173,11 +173,13 @@ static int add_entropy(cJSON *told)
 	return cJSON_AddStringToObject(told, "entropy", hex) ? 0 : -ENOMEM;
 }
 
+/* The environment is part of a function's snapshot's key: there it is what it was. */
 static char *restored_json(const struct nest_worker *worker)
 {
 	nest_autojson cJSON *told = cJSON_CreateObject();
 
-	if (!told || add_env(told, worker->plan->envp) < 0 || add_entropy(told) < 0 ||
+	if (!told || (worker->bare && add_env(told, worker->plan->envp) < 0) ||
+		add_entropy(told) < 0 ||
 		!cJSON_AddNumberToObject(
 			told, "hookTimeoutMs", worker->services->config->hook_timeout_ms))
 		return NULL;
@@ -308,7 +310,7 @@ void nest_worker_restored(struct nest_worker *worker)
 }
 
 /*
- * Told only now, it gets its entropy, clock, environment and secrets as they are now. The thaw goes
+ * Told only now, it gets its entropy and clock as they are now. The thaw goes
  * first: it is under way while the words are put together.
  */
 void nest_worker_wake(

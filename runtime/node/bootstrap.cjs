@@ -180,7 +180,7 @@ function onCheckpoint(flags, id, buffer, start, end) {
 		return;
 	}
 	resting = true;
-	snapshot.rest(told.hookTimeoutMs, web !== null, begunAt > 0, rehearse).then(() => {
+	snapshot.rest(told.hookTimeoutMs, web !== null, begunAt > 0, false, rehearse).then(() => {
 		log.finish();
 		channel.json(frames.CHECKPOINT, 0, {});
 	}).catch(initFailed);
@@ -192,7 +192,7 @@ function restBare(told) {
 	snapshot.rememberEnvironment();
 	snapshot.prepare();
 	for (const part of ['./context.cjs', './handler.cjs', './event.cjs', './http.cjs']) require(part);
-	snapshot.rest(told.hookTimeoutMs, false, false, rehearse).then(() => {
+	snapshot.rest(told.hookTimeoutMs, false, false, true, rehearse).then(() => {
 		log.finish();
 		channel.json(frames.CHECKPOINT, 0, {});
 	}).catch(initFailed);

@@ -97,23 +97,24 @@ function adopt(exported) {
 // would write to many pages of memory that clones share until then, and each costs a fault. So it
 // is rehearsed: @rehearse does with what a RESTORED might tell all that one brings about but for
 // what others would see. A clone of the runtime shares its memory with others as long as it is
-// not written to: only what is young is collected in it, unless there is much else.
-async function rest(limitMs, serves, cloned, rehearse) {
+// not written to: only what is young is collected in it, unless there is much else. @bare: there is no function.
+async function rest(limitMs, serves, cloned, bare, rehearse) {
 	await within(limitMs, 'beforeSnapshot', [...before].reverse());
 	closeIdle();
 	reseed ??= require(path.join(__dirname, 'reseed.node'));
 	uuidsAhead ??= findUuidsAhead();
 	intsAhead ??= findIntsAhead();
-	for (let i = 0; i < WARM_ROUNDS; i++) await rehearse(invent());
+	for (let i = 0; i < WARM_ROUNDS; i++) await rehearse(invent(bare));
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
 	collect(cloned);
-	await rehearse(invent());
+	await rehearse(invent(bare));
 	parkConnections();
 }
 
-// What a RESTORED might tell.
-function invent() {
-	return { entropy: randomBytes(ENTROPY_BYTES).toString('hex'), env: born };
+// What a RESTORED might tell. The host tells the environment only where it isn't what it was at the freeze.
+function invent(bare) {
+	const entropy = randomBytes(ENTROPY_BYTES).toString('hex');
+	return bare ? { entropy, env: born } : { entropy };
 }
 
 // Resolves when requests may come. A rehearsal runs no hooks.
@@ -128,7 +129,7 @@ function become(told) {
 	reseed(Buffer.from(told.entropy, 'hex'));
 	randomFillSync(seed);
 	drawAnew();
-	setEnvironment(told.env);
+	if (told.env !== undefined) setEnvironment(told.env);
 	setTimeOrigin();
 }
 

@@ -75,10 +75,14 @@ def collect():
     gc.collect()
 
 
-def rehearse():
-    """What a clone does first has the interpreter rewrite its code for what it meets: once for all clones."""
+def rehearse(bare):
+    """What a clone does first has the interpreter rewrite its code for what it meets: once for all clones.
+
+    The host tells the environment only where it isn't what it was at the freeze: to the bare runtime."""
     for _ in range(_REHEARSALS):
-        told = {"entropy": os.urandom(64).hex(), "env": dict(_born), "hookTimeoutMs": 0}
+        told = {"entropy": os.urandom(64).hex(), "hookTimeoutMs": 0}
+        if bare:
+            told["env"] = dict(_born)
         _renew(json.loads(json.dumps(told).encode()))
 
 
@@ -90,7 +94,8 @@ def refresh(told):
 
 def _renew(told):
     reseed(bytes.fromhex(told["entropy"]))
-    _set_environment(told["env"])
+    if "env" in told:
+        _set_environment(told["env"])
     time.tzset()
 
 

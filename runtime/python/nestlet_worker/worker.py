@@ -127,7 +127,7 @@ class Worker:
     # Around the hooks, on the thread that runs them.
 
     def rested(self):
-        snapshot.rehearse()
+        snapshot.rehearse(not self._begun)
         snapshot.collect()
         log.finish()
         connections.park(self.channel.fd)

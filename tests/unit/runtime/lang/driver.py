@@ -284,11 +284,12 @@ class Worker:
         self.send(CHECKPOINT, 0, 0, json.dumps({"hookTimeoutMs": hook_timeout_ms}).encode())
         self.wait(lambda: self.at_rest or self.failure or self.closed, "CHECKPOINT")
 
-    def wake(self, env, hook_timeout_ms=5000):
-        """Goes on with it, as with a clone."""
+    def wake(self, env=None, hook_timeout_ms=5000):
+        """Goes on with it, as with a clone, whose environment is what it was unless another is given."""
         self.ready = None
-        told = {"env": env, "hookTimeoutMs": hook_timeout_ms,
-                "entropy": os.urandom(64).hex()}
+        told = {"hookTimeoutMs": hook_timeout_ms, "entropy": os.urandom(64).hex()}
+        if env is not None:
+            told["env"] = env
         self.send(RESTORED, 0, 0, json.dumps(told).encode())
         self.wait(lambda: self.ready or self.failure or self.closed, "READY after RESTORED")
 

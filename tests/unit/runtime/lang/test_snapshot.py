@@ -58,6 +58,17 @@ def test_hooks_run_in_order_and_see_the_new_environment(run, language, handler, 
     assert env["AWS_LAMBDA_FUNCTION_NAME"] == "fn"
 
 
+@pytest.mark.parametrize("language, handler", HANDLERS)
+def test_without_a_new_environment_it_is_what_it_was(run, language, handler):
+    host = run(language, handler, env={"SECRET": "old"})
+    before = host.end(host.event()).json()["env"]
+    host.rest()
+    host.wake()
+    answer = host.end(host.event()).json()
+    assert answer["told"][2] == "exported after old"
+    assert answer["env"] == before and before["SECRET"] == "old"
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_hook_that_hangs_is_named(run, language):
     host = run(language, "told", env={"HANG_BEFORE": "1"})
@@ -92,7 +103,7 @@ def test_chance_works_after_a_restore(run, language):
     host = run(language, "chance")
     first = host.end(host.event()).json()
     host.rest()
-    host.wake({})
+    host.wake()
     second = host.end(host.event()).json()
     assert all(first[name] != second[name] for name in first if name != "drift")
     assert second.get("drift", 0) < 50
