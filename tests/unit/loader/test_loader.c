@@ -675,6 +675,65 @@ START_TEST(another_user_can_read_a_tree_that_is_handed_to_it)
 }
 END_TEST
 
+static void remount(unsigned long flags)
+{
+	ck_assert_int_eq(mount(NULL, kit_path("cache"), NULL,
+				 MS_REMOUNT | MS_NOSUID | MS_NODEV | flags, "mode=0700"),
+		0);
+}
+
+START_TEST(a_disk_that_turns_read_only_serves_what_it_holds)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	struct nest_upload *refused;
+	struct result held;
+	struct result again;
+
+	kit_mkdir(kit_path("cache"));
+	kit_mount(kit_path("cache"), "mode=0700");
+	open_with(1u << 30);
+	upload("held", 500000, &held);
+	expect_tree(&held);
+	remount(MS_RDONLY);
+	ck_assert_int_eq(nest_upload_open(loader, 64u << 20, &refused, &err), -EROFS);
+	ck_assert_msg(
+		strstr(nest_err_text(&err), "ead-only file system"), "%s", nest_err_text(&err));
+	check_tree(held.tree);
+	remount(0);
+	upload("more", 500000, &again);
+	expect_tree(&again);
+	nest_tree_unref(held.tree);
+	nest_tree_unref(again.tree);
+	close_it();
+	ck_assert_int_eq(umount(kit_path("cache")), 0);
+}
+END_TEST
+
+START_TEST(a_cache_on_a_read_only_disk_serves_what_it_holds)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	char digest[NEST_TREE_DIGEST_LEN];
+	struct nest_tree *tree = NULL;
+	struct result held;
+
+	kit_mkdir(kit_path("cache"));
+	kit_mount(kit_path("cache"), "mode=0700");
+	open_with(1u << 30);
+	upload("held", 500000, &held);
+	expect_tree(&held);
+	strcpy(digest, nest_tree_digest(held.tree));
+	nest_tree_unref(held.tree);
+	close_it();
+	remount(MS_RDONLY);
+	open_with(1u << 30);
+	ck_assert_int_eq(nest_loader_find(loader, digest, &tree, &err), 0);
+	check_tree(tree);
+	nest_tree_unref(tree);
+	close_it();
+	ck_assert_int_eq(umount(kit_path("cache")), 0);
+}
+END_TEST
+
 NEST_SUITE_WITH("loader/loader", kit_enter, kit_leave, an_upload_becomes_a_tree,
 	the_digest_is_that_of_the_archive, the_same_content_at_once_is_made_once,
 	the_same_directory_is_stored_once, failures_are_told_and_leave_nothing,
@@ -685,4 +744,6 @@ NEST_SUITE_WITH("loader/loader", kit_enter, kit_leave, an_upload_becomes_a_tree,
 	a_tree_that_was_placed_but_not_settled_is_gone_after_a_crash,
 	a_cache_is_opened_once_and_must_be_ours_alone, closing_cancels_what_is_under_way,
 	a_tree_may_outlive_its_loader, a_full_disk_evicts_what_is_unused_and_then_is_an_error,
-	a_killed_host_leaves_a_whole_cache, another_user_can_read_a_tree_that_is_handed_to_it)
+	a_disk_that_turns_read_only_serves_what_it_holds,
+	a_cache_on_a_read_only_disk_serves_what_it_holds, a_killed_host_leaves_a_whole_cache,
+	another_user_can_read_a_tree_that_is_handed_to_it)
