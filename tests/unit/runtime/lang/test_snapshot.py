@@ -21,7 +21,7 @@ def runtimes(tmp_path_factory):
         shutil.copytree(RUNTIME_DIR / name, target / name, dirs_exist_ok=True)
     for source in (RUNTIME_DIR / "node").glob("*.c"):
         subprocess.run(
-            [os.environ.get("CC", "cc"), "-D_GNU_SOURCE", "-shared", "-fPIC", "-o",
+            [os.environ.get("CC", "cc"), "-D_GNU_SOURCE", f"-I{RUNTIME_DIR.parent}", "-shared", "-fPIC", "-o",
              target / "node" / f"{source.stem}.node", source], check=True, timeout=60)
     return target
 
