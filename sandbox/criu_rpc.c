@@ -181,7 +181,8 @@ static void execute(const struct nest_criu_rpc_program *program, const char *fd)
 	const char *own[] = { program->path, "--argv0", "criu", "--library-path", libraries,
 		program->binary, "swrk", fd, NULL };
 	const char *plain[] = { program->path, "swrk", fd, NULL };
-	const char *envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+	/* what it calls is looked up at its start, and not, once more in each process, while it restores */
+	const char *envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LD_BIND_NOW=1", NULL };
 
 	snprintf(libraries, sizeof(libraries), "%s%s%s", program->standins,
 		program->standins[0] ? ":" : "", program->libraries);
