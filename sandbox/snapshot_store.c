@@ -384,6 +384,7 @@ static struct nest_snapshot_store_entry *renew_entry(
 		leave_parent(store, entry);
 		entry->forgotten = false;
 		entry->verified = false;
+		entry->ino = 0;
 		return entry;
 	}
 	entry = calloc(1, sizeof(*entry));
@@ -425,21 +426,67 @@ int nest_snapshot_store_note(struct nest_snapshot_store *store, const char *key,
 	return 0;
 }
 
+static int open_named(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
+	ino_t *ret_ino, struct nest_err *err)
+{
+	struct stat st;
+	int dir = openat(store->dir, key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (dir < 0 || fstat(dir, &st) < 0) {
+		nest_err_set(err, -errno, "open snapshot '%.12s'", key);
+		if (dir >= 0)
+			close(dir);
+		return err->code;
+	}
+	*ret_dir = dir;
+	*ret_ino = st.st_ino;
+	return 0;
+}
+
+static int read_named(
+	int dir, const char *key, struct nest_snapshot_store_contents *ret, struct nest_err *err)
+{
+	nest_autofree struct nest_snapshot_store_row *rows = NULL;
+	int r = nest_snapshot_store_contents(dir, ret, &rows, err);
+
+	if (r == 0 && strncmp(ret->key, key, sizeof(ret->key)) != 0)
+		r = nest_err_say(err, -EBADMSG, "it was made under another key");
+	return r < 0 ? nest_err_wrap(err, "snapshot '%.12s'", key) : 0;
+}
+
 int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
 	struct nest_snapshot_store_contents *ret, struct nest_err *err)
 {
-	nest_autofree struct nest_snapshot_store_row *rows = NULL;
-	nest_autoclose int dir =
-		openat(store->dir, key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	int r;
+	nest_autoclose int dir = -1;
+	ino_t ino;
+	int r = open_named(store, key, &dir, &ino, err);
 
-	if (dir < 0)
-		return nest_err_set(err, -errno, "open snapshot '%.12s'", key);
-	r = nest_snapshot_store_contents(dir, ret, &rows, err);
-	if (r == 0 && strncmp(ret->key, key, sizeof(ret->key)) != 0)
-		r = nest_err_say(err, -EBADMSG, "it was made under another key");
+	if (r == 0)
+		r = read_named(dir, key, ret, err);
+	if (r == 0)
+		*ret_dir = nest_take_fd(dir);
+	return r;
+}
+
+int nest_snapshot_store_use(const struct nest_snapshot_store *store,
+	struct nest_snapshot_store_entry *entry, int *ret_dir, struct nest_err *err)
+{
+	struct nest_snapshot_store_contents contents;
+	const char *key = entry->view.key;
+	nest_autoclose int dir = -1;
+	ino_t ino;
+	int r = open_named(store, key, &dir, &ino, err);
+
+	if (r == 0 && !(entry->verified && entry->ino == ino)) {
+		r = read_named(dir, key, &contents, err);
+		/* what the entry says was read when this was noted */
+		if (r == 0 && memcmp(contents.sha256, entry->sha256, sizeof(entry->sha256)) != 0)
+			r = nest_err_say(err, -EBADMSG, "snapshot '%.12s' was changed", key);
+	}
 	if (r < 0)
-		return nest_err_wrap(err, "snapshot '%.12s'", key);
+		return r;
+	entry->verified = entry->verified && (entry->ino == ino || entry->ino == 0);
+	entry->ino = ino;
 	*ret_dir = nest_take_fd(dir);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "sandbox/criu_rpc.h"
 #include "sandbox/snapshot.h"
@@ -21,6 +22,7 @@ struct nest_snapshot_store_entry {
 	struct nest_snapshot_view view;
 	uint8_t sha256[32]; /* of its contents */
 	bool verified;	    /* its digests were right in this life */
+	ino_t ino;	    /* of its directory, as it was last read; 0: it wasn't yet */
 	bool forgotten;	    /* it goes with the last snapshot made upon it */
 	uint32_t users;
 	uint32_t children; /* snapshots made upon it */
@@ -124,6 +126,14 @@ struct nest_snapshot_store_entry *nest_snapshot_store_find(
  */
 int nest_snapshot_store_read(const struct nest_snapshot_store *store, const char *key, int *ret_dir,
 	struct nest_snapshot_store_contents *ret, struct nest_err *err);
+
+/*
+ * Opens the directory of @entry for a start; the caller owns *@ret_dir. The contents of one that was
+ * verified are not read again, as long as it is the same directory. Errors as above; -EBADMSG also: it is
+ * not what was noted.
+ */
+int nest_snapshot_store_use(const struct nest_snapshot_store *store,
+	struct nest_snapshot_store_entry *entry, int *ret_dir, struct nest_err *err);
 
 /* Checks every file of the snapshot in @dir. -EBADMSG names the one that was changed. */
 int nest_snapshot_store_verify(int dir, struct nest_err *err);

@@ -361,23 +361,19 @@ void nest_spawner_snapshot_list(struct nest_spawner *spawner)
 	}
 }
 
-/* A detached mount of the directory of @entry, and its table of contents. */
-static int mount_images(struct nest_spawner *spawner, const struct nest_snapshot_store_entry *entry,
-	struct nest_snapshot_store_contents *ret, int *ret_mount, struct nest_err *err)
+/* A detached mount of the directory of @entry. */
+static int mount_images(struct nest_spawner *spawner, struct nest_snapshot_store_entry *entry,
+	int *ret_mount, struct nest_err *err)
 {
 	nest_autoclose int dir = -1;
-	int r = nest_snapshot_store_read(&spawner->store, entry->view.key, &dir, ret, err);
+	int r = nest_snapshot_store_use(&spawner->store, entry, &dir, err);
 
-	/* what the entry says was read when this was noted */
-	if (r == 0 && memcmp(ret->sha256, entry->sha256, sizeof(entry->sha256)) != 0)
-		r = nest_err_say(err, -EBADMSG, "snapshot '%.12s' was changed", entry->view.key);
 	return r < 0 ? r : nest_rootfs_clone_code(&spawner->rootfs, dir, ret_mount, err);
 }
 
 int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_start *start,
 	struct nest_spawner_snapshot_mounts *ret, struct nest_err *err)
 {
-	struct nest_snapshot_store_contents contents, above;
 	struct nest_snapshot_store_entry *entry, *parent;
 	int r;
 
@@ -387,22 +383,22 @@ int nest_spawner_snapshot_use(struct nest_spawner *spawner, struct nest_message_
 	if (!entry || entry->forgotten)
 		return nest_err_say(err, -ENOENT, "there is no snapshot '%.12s'", start->key);
 	parent = entry->parent;
-	r = mount_images(spawner, entry, &contents, &ret->images, err);
+	r = mount_images(spawner, entry, &ret->images, err);
 	if (r < 0) {
 		nest_snapshot_store_remove(&spawner->store, start->key);
 		return r;
 	}
 	if (parent)
-		r = mount_images(spawner, parent, &above, &ret->parent, err);
+		r = mount_images(spawner, parent, &ret->parent, err);
 	if (r < 0) {
 		nest_snapshot_store_remove(&spawner->store, parent->view.key);
 		return r;
 	}
 	start->verify = !entry->verified;
 	start->verify_parent = parent && !parent->verified;
-	start->parent = parent		     ? NEST_MESSAGE_PARENT_BESIDE
-			: contents.is_parent ? NEST_MESSAGE_PARENT_ITSELF
-					     : NEST_MESSAGE_PARENT_NONE;
+	start->parent = parent			? NEST_MESSAGE_PARENT_BESIDE
+			: entry->view.is_parent ? NEST_MESSAGE_PARENT_ITSELF
+						: NEST_MESSAGE_PARENT_NONE;
 	entry->users++;
 	entry->used = ++spawner->store.clock;
 	if (parent)
