@@ -2,6 +2,7 @@
 #ifndef NEST_SANDBOX_CELL_INIT_H
 #define NEST_SANDBOX_CELL_INIT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -27,6 +28,7 @@ struct nest_cell_init {
 	int wires[NEST_CRIU_RPC_WIRES];		  /* a clone's ends; -1 once passed on */
 	pid_t restorer;				  /* 0: none */
 	int restorer_sock;
+	bool restorer_primed;	     /* it has nothing to find out that a cell before has not */
 	int restorer_log;	     /* what it says goes wrong; -1: none */
 	int last_pid;		     /* of the cell's pid namespace; -1: not to be set */
 	struct nest_image_gate gate; /* where the restorer waits for a clone's images */

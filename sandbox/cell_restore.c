@@ -71,7 +71,9 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 	}
 	init->restorer_sock = pair[0];
 	/* it does what it can while it waits; one that has died is told of when it is needed */
-	nest_criu_rpc_prime(init->restorer_sock, NULL);
+	init->restorer_primed = access(NEST_CRIU_RPC_FINDINGS, F_OK) == 0;
+	if (!init->restorer_primed)
+		nest_criu_rpc_prime(init->restorer_sock, NULL);
 	nest_criu_rpc_restore(init->restorer_sock, init->gate.dir, NULL);
 	return 0;
 }
@@ -107,16 +109,23 @@ static int fork_dumper(struct nest_cell_step_context *context, struct nest_err *
 	return pid < 0 ? nest_err_set(err, -errno, "fork the dumper") : 0;
 }
 
+/* What CRIU finds out is in /run from then on. */
+static int await_primed(struct nest_cell_init *init, struct nest_err *err)
+{
+	int r = init->restorer_primed ? 0 : nest_criu_rpc_await_primed(init->restorer_sock, err);
+
+	return r < 0 ? nest_err_wrap(err, "detect the kernel's features") : 0;
+}
+
 int nest_cell_restore_await_dump(struct nest_cell_step_context *context, struct nest_err *err)
 {
 	/*
 	 * CRIU's libraries refuse to try the kernel out while real and effective user differ, so
 	 * the restorer must have done it, and have left its findings in /run.
 	 */
-	int r = nest_criu_rpc_await_primed(context->init->restorer_sock, err);
+	int r = await_primed(context->init, err);
 
-	return r < 0 ? nest_err_wrap(err, "detect the kernel's features")
-		     : fork_dumper(context, err);
+	return r < 0 ? r : fork_dumper(context, err);
 }
 
 /*
@@ -237,7 +246,7 @@ static int restore(struct nest_cell_step_context *context, int images, int paren
 	if (r == 0)
 		r = attach_images(context, images, parent, err);
 	if (r == 0)
-		r = nest_criu_rpc_await_primed(init->restorer_sock, err);
+		r = await_primed(init, err);
 	if (r == 0 && context->start->snapshot)
 		r = fork_dumper(context, err);
 	if (r == 0)

@@ -60,7 +60,13 @@ int nest_criu_rpc_become(const struct nest_criu_rpc_program *program, int sock, 
  */
 void nest_criu_rpc_name_cause(const char *log, struct nest_err *err);
 
-/* Asks for a feature, so that all of the kernel's features are detected before the real request. */
+/* Where CRIU keeps what it finds out about the kernel; it is complete as soon as it is there. */
+#define NEST_CRIU_RPC_FINDINGS "/run/criu.kdat"
+
+/*
+ * Asks for a feature, so that all of the kernel's features are detected before the real request. Takes
+ * CRIU a millisecond of CPU time even where there is nothing to detect any more.
+ */
 int nest_criu_rpc_prime(int sock, struct nest_err *err);
 
 /* Waits for the answer to that. */

@@ -170,6 +170,34 @@ def test_a_criu_that_cells_do_not_see_is_not_used(make_host, place):
     assert state["state"] == "unavailable" and "below none of cells.rootPaths" in state["detail"], state
 
 
+def test_spoiled_findings_about_the_kernel_are_found_out_anew(make_host):
+    host = make_host({"snapshots": {"enabled": True}, "standby": {"memory": 0}})
+    deploy(host, "nodejs", "first", "exports.handler = async () => 'served';")
+    await_snapshot(host, "first")
+    assert cold(host, "first") == "served"
+
+    def findings():
+        """CRIU's file, as a prepared cell sees it: all cells share it."""
+        for pid in descendants(host.pid):
+            try:
+                if b"swrk" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                    return Path(f"/proc/{pid}/root/run/criu.kdat")
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # it has ended
+        return None
+
+    path = wait_for(findings, "a prepared cell")
+    size = path.stat().st_size
+    path.write_bytes(b"spoiled")
+    for _ in range(4):  # two cells were prepared before
+        assert cold(host, "first") == "served"
+    assert restores(host, "first") == 5
+    assert wait_for(findings, "a prepared cell").stat().st_size == size
+    deploy(host, "python", "second", "def handler(event, context):\n    return 'served'\n")
+    await_snapshot(host, "second")
+    assert cold(host, "second") == "served" and restores(host, "second") == 1
+
+
 # ---- stand-ins for libraries that CRIU never calls ----
 
 SOURCES = Path(__file__).parents[2] / "sandbox" / "criu_standins"
