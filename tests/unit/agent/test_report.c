@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <zstd.h>
+
 #include "agent/deployer.h"
 #include "agent/desired.h"
 #include "agent/registry.h"
@@ -18,7 +20,10 @@
 #include "tests/unit/suite.h"
 
 /* The host, the deployer and the scaler's state, played by the test. */
-static struct nest_target_stats targets[4];
+#define MANY 1000 /* functions, */
+#define LIVE 200  /* and those of them that have a worker and some past */
+
+static struct nest_target_stats targets[MANY];
 static size_t ntargets;
 static struct nest_host_stats host_stats;
 static bool has_failures;
@@ -267,6 +272,47 @@ START_TEST(a_busy_function_is_told_in_full)
 }
 END_TEST
 
+static void fill_by_chance(struct nest_target_stats *t)
+{
+	fill_busy(t);
+	t->oldest_wait_us = (uint64_t)rand();
+	t->duration.sum_s = rand() / 1e6;
+	t->cold_start.sum_s = rand() / 1e6;
+	t->last_failure[0] = '\0';
+	for (int b = 0; b <= NEST_LATENCY_BUCKETS; b++)
+		t->duration.count[b] = (uint64_t)rand() % 100000;
+	for (int k = 0; k < NEST_FAILURE_KINDS; k++)
+		t->requests_total[k] = (uint64_t)rand() % 1000000;
+}
+
+START_TEST(a_report_of_many_functions_is_short_when_compressed)
+{
+	static char names[MANY][16], packed[1 << 20];
+	static struct nest_function_spec many[MANY];
+	struct nest_report_env env;
+	struct nest_buf text = NEST_BUF_INIT;
+	size_t n;
+
+	set_up();
+	env = env_of(true);
+	srand(1);
+	for (size_t i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof(names[i]), "function-%04zu", i);
+		many[i] = (struct nest_function_spec){ .name = names[i], .version = "1" };
+		targets[i] = (struct nest_target_stats){ .spec = &many[i], .live = true };
+		if (i % (MANY / LIVE) == 0)
+			fill_by_chance(&targets[i]);
+	}
+	ntargets = MANY;
+	ck_assert_int_eq(write_report(&env, &text), 0);
+	n = ZSTD_compress(packed, sizeof(packed), nest_buf_bytes(&text), text.len, 1);
+	ck_assert(!ZSTD_isError(n));
+	ck_assert_msg(n < 64 << 10, "%zu bytes of %zu", n, text.len);
+	nest_buf_done(&text);
+	tear_down();
+}
+END_TEST
+
 START_TEST(reasons_are_told_up_to_a_number)
 {
 	nest_autojson cJSON *json = NULL;
@@ -373,5 +419,6 @@ START_TEST(a_host_is_full_by_its_cells_or_by_a_limit)
 END_TEST
 
 NEST_SUITE("agent/report", an_idle_report_has_no_zeros, a_busy_function_is_told_in_full,
-	reasons_are_told_up_to_a_number, the_flat_form_leaves_nothing_out_and_adds_versions_up,
-	knative_s_stat_is_protobuf, a_host_is_full_by_its_cells_or_by_a_limit)
+	a_report_of_many_functions_is_short_when_compressed, reasons_are_told_up_to_a_number,
+	the_flat_form_leaves_nothing_out_and_adds_versions_up, knative_s_stat_is_protobuf,
+	a_host_is_full_by_its_cells_or_by_a_limit)
