@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packing code, images that are mounted instead of unpacked, and an operator's hand on the cache."""
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
+import pty
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -126,6 +129,24 @@ def test_an_archive_is_many_frames_that_any_tar_reads(workdir, code):
     assert said.stderr.count(b"hdrcharset") <= 2, said.stderr
     subprocess.run(["diff", "-r", "-x.git", str(code), str(workdir / "out")], check=True)
     assert (workdir / "out" / "lib" / "run").stat().st_mode & 0o777 == 0o755
+
+
+def test_pack_shows_on_a_terminal_how_far_it_is(workdir, code):
+    (code / "large").write_bytes(os.urandom(4 << 20))
+    command = [str(NESTCTL), "pack", str(code), "-o", str(workdir / "code.tar.zst")]
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # at the end of what is shown
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        said = process.stdout.read()
+    os.close(terminal)
+    assert process.returncode == 0 and "sha256:" in said and "\r" not in said
+    shares = [int(share) for share in re.findall(rb"(\d+) ?%", shown)]
+    assert len(shares) > 2 and shares == sorted(shares) and shares[-1] <= 100, shown
+    assert shown.endswith(b"\r\x1b[K"), shown  # and it makes room for what comes next
 
 
 def test_pack_says_what_is_wrong(workdir, code):
