@@ -262,20 +262,28 @@ void nest_admin_show_features(struct nest_admin_request *request)
 	nest_admin_request_answer(request, 200, json);
 }
 
+static void on_metrics(void *arg, const char *text, size_t n)
+{
+	struct nest_admin_request *request = arg;
+
+	if (text)
+		nest_admin_request_text(
+			request, 200, "text/plain; version=0.0.4; charset=utf-8", text, n);
+	else
+		nest_admin_request_answer(request, 500, NULL);
+}
+
 void nest_admin_show_metrics(struct nest_admin_request *request)
 {
 	const struct nest_admin_env *env = request->env;
 	struct nest_metrics_daemon daemon;
-	char *text;
-	size_t n;
 
 	env->metrics(env->daemon, &daemon);
-	if (nest_metrics_render(env->host, &daemon, &text, &n) < 0) {
-		nest_admin_request_answer(request, 500, NULL);
+	request->state = request; /* which keeps it */
+	if (nest_metrics_render(env->host, &daemon, on_metrics, request) == 0)
 		return;
-	}
-	nest_admin_request_text(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, n);
-	free(text);
+	request->state = NULL;
+	nest_admin_request_answer(request, 500, NULL);
 }
 
 void nest_admin_show_healthz(struct nest_admin_request *request)

@@ -413,7 +413,8 @@ static void daemon_metrics(void *arg, struct nest_metrics_daemon *ret)
 {
 	const struct daemon *daemon = arg;
 
-	*ret = (struct nest_metrics_daemon){ .start_time_ms = daemon->start_time_ms,
+	*ret = (struct nest_metrics_daemon){ .loop = &((struct daemon *)arg)->loop,
+		.start_time_ms = daemon->start_time_ms,
 		.ready = daemon->state == READY,
 		.draining = daemon->state >= DRAINING,
 		.reloads_total = daemon->reloads_total,

@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <uv.h>
+
 #include "agent/gateway.h"
 #include "agent/reporting.h"
 #include "agent/scaler.h"
@@ -20,12 +22,21 @@
 #include "runtime/function.h"
 #include "runtime/host.h"
 
+#define RUNTIME_NAME_MAX 32 /* as manifests have them */
+
+/* A version's numbers, which may be gone when they are written. */
+struct sampled {
+	struct nest_target_stats stats;
+	char name[NEST_FUNCTION_NAME_MAX + 1];
+	char version[NEST_FUNCTION_VERSION_MAX + 1];
+};
+
 /*
  * A family's samples must stand together, so the functions' numbers, and the runtimes', are copied
  * once into an array and each family walks it.
  */
 struct sample_set {
-	struct nest_target_stats *targets;
+	struct sampled *targets;
 	size_t n;
 	size_t cap;
 	bool failed;
@@ -35,8 +46,13 @@ struct sample_set {
  * One for each runtime: it has several snapshots, whose limits need not differ in anything that a
  * label could name.
  */
+struct sampled_runtime {
+	struct nest_snapshot_stats snapshot;
+	char name[RUNTIME_NAME_MAX + 1];
+};
+
 struct runtime_set {
-	struct nest_runtime_stats *runtimes;
+	struct sampled_runtime *runtimes;
 	size_t n;
 	size_t cap;
 	bool failed;
@@ -61,12 +77,18 @@ static bool collect(void *arg, struct nest_target *target, const struct nest_tar
 	struct sample_set *set = arg;
 	void *targets = make_room(set->targets, set->n, &set->cap, sizeof(*set->targets));
 
+	struct sampled *one;
+
 	(void)target;
 	set->failed = !targets;
 	if (!targets)
 		return false;
 	set->targets = targets;
-	set->targets[set->n++] = *stats;
+	one = &set->targets[set->n++];
+	one->stats = *stats;
+	one->stats.spec = NULL;
+	snprintf(one->name, sizeof(one->name), "%s", stats->spec->name);
+	snprintf(one->version, sizeof(one->version), "%s", stats->spec->version);
 	return true;
 }
 
@@ -84,10 +106,11 @@ static void add_snapshot(struct nest_snapshot_stats *sum, const struct nest_snap
 static bool collect_runtime(void *arg, const struct nest_runtime_stats *stats)
 {
 	struct runtime_set *set = arg;
+	struct sampled_runtime *one;
 	void *runtimes;
 
 	for (size_t i = 0; i < set->n; i++) {
-		if (strcmp(set->runtimes[i].runtime, stats->runtime) == 0) {
+		if (strcmp(set->runtimes[i].name, stats->runtime) == 0) {
 			add_snapshot(&set->runtimes[i].snapshot, &stats->snapshot);
 			return true;
 		}
@@ -97,7 +120,9 @@ static bool collect_runtime(void *arg, const struct nest_runtime_stats *stats)
 	if (!runtimes)
 		return false;
 	set->runtimes = runtimes;
-	set->runtimes[set->n++] = *stats;
+	one = &set->runtimes[set->n++];
+	one->snapshot = stats->snapshot;
+	snprintf(one->name, sizeof(one->name), "%s", stats->runtime);
 	return true;
 }
 
@@ -119,10 +144,10 @@ static void counter(FILE *out, const char *name, const char *help, uint64_t valu
 }
 
 /* One sample of a function's family: @label is a further label with its value, or "". */
-static void sample(FILE *out, const char *name, const struct nest_target_stats *t,
-	const char *label, const char *value, uint64_t n)
+static void sample(FILE *out, const char *name, const struct sampled *t, const char *label,
+	const char *value, uint64_t n)
 {
-	fprintf(out, "%s{function=\"%s\",version=\"%s\"", name, t->spec->name, t->spec->version);
+	fprintf(out, "%s{function=\"%s\",version=\"%s\"", name, t->name, t->version);
 	if (*label)
 		fprintf(out, ",%s=\"%s\"", label, value);
 	fprintf(out, "} %llu\n", (unsigned long long)n);
@@ -134,12 +159,12 @@ static void render_requests(FILE *out, const struct sample_set *set)
 
 	family(out, name, "counter", "Requests ended, by function, version and outcome.");
 	for (size_t i = 0; i < set->n; i++) {
-		const struct nest_target_stats *t = &set->targets[i];
+		const struct sampled *t = &set->targets[i];
 
 		for (int k = 0; k < NEST_FAILURE_KINDS; k++) {
-			if (k == NEST_FAILURE_NONE || t->requests_total[k] > 0)
+			if (k == NEST_FAILURE_NONE || t->stats.requests_total[k] > 0)
 				sample(out, name, t, "outcome", nest_failure_outcome(k),
-					t->requests_total[k]);
+					t->stats.requests_total[k]);
 		}
 	}
 }
@@ -166,13 +191,13 @@ static void render_histogram(
 {
 	family(out, name, "histogram", help);
 	for (size_t i = 0; i < set->n; i++) {
-		const struct nest_target_stats *t = &set->targets[i];
+		const struct sampled *t = &set->targets[i];
 		char labels[512];
 
-		snprintf(labels, sizeof(labels), "function=\"%s\",version=\"%s\"", t->spec->name,
-			t->spec->version);
+		snprintf(labels, sizeof(labels), "function=\"%s\",version=\"%s\"", t->name,
+			t->version);
 		sample_histogram(out, name, labels,
-			(const struct nest_histogram *)((const char *)t + offset));
+			(const struct nest_histogram *)((const char *)&t->stats + offset));
 	}
 }
 
@@ -182,33 +207,37 @@ static void render_workers(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++) {
 		for (int s = 0; s < NEST_WORKER_STATES; s++)
 			sample(out, "nestlet_workers", &set->targets[i], "state",
-				nest_worker_state_name(s), set->targets[i].workers[s]);
+				nest_worker_state_name(s), set->targets[i].stats.workers[s]);
 	}
 	family(out, "nestlet_workers_desired", "gauge",
 		"Workers that the autoscaler, or a minimum, keeps.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_workers_desired", &set->targets[i], "", "",
-			set->targets[i].desired);
+			set->targets[i].stats.desired);
 	family(out, "nestlet_workers_frozen", "gauge", "Idle workers that are frozen.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_workers_frozen", &set->targets[i], "", "",
-			set->targets[i].paused);
+			set->targets[i].stats.paused);
 	family(out, "nestlet_workers_memory_bytes", "gauge",
 		"Memory of the workers as measured within seconds: private, what their end would "
 		"give back; shared, mapped from files; standby, the private of clones on standby.");
 	for (size_t i = 0; i < set->n; i++) {
-		const struct nest_target_stats *t = &set->targets[i];
+		const struct sampled *t = &set->targets[i];
 
-		sample(out, "nestlet_workers_memory_bytes", t, "kind", "private", t->private_bytes);
-		sample(out, "nestlet_workers_memory_bytes", t, "kind", "shared", t->shared_bytes);
-		sample(out, "nestlet_workers_memory_bytes", t, "kind", "standby", t->standby_bytes);
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "private",
+			t->stats.private_bytes);
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "shared",
+			t->stats.shared_bytes);
+		sample(out, "nestlet_workers_memory_bytes", t, "kind", "standby",
+			t->stats.standby_bytes);
 	}
 	family(out, "nestlet_worker_restarts_total", "counter",
 		"Workers lost, by function, version and cause.");
 	for (size_t i = 0; i < set->n; i++) {
 		for (int c = 0; c < NEST_RESTART_CAUSES; c++)
 			sample(out, "nestlet_worker_restarts_total", &set->targets[i], "cause",
-				nest_restart_cause_name(c), set->targets[i].restarts_total[c]);
+				nest_restart_cause_name(c),
+				set->targets[i].stats.restarts_total[c]);
 	}
 }
 
@@ -220,7 +249,7 @@ static void render_snapshots(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++) {
 		for (int r = 0; r < NEST_RUNGS; r++)
 			sample(out, "nestlet_cold_starts_by_rung_total", &set->targets[i], "rung",
-				nest_worker_rung_name(r), set->targets[i].rungs_total[r]);
+				nest_worker_rung_name(r), set->targets[i].stats.rungs_total[r]);
 	}
 	render_histogram(out, "nestlet_restore_duration_seconds",
 		"Time from asking for a clone to its being ready, or on standby.", set,
@@ -228,14 +257,14 @@ static void render_snapshots(FILE *out, const struct sample_set *set)
 	family(out, "nestlet_snapshot_bytes", "gauge", "Size of the snapshot; 0: there is none.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_snapshot_bytes", &set->targets[i], "", "",
-			set->targets[i].snapshot.bytes);
+			set->targets[i].stats.snapshot.bytes);
 	family(out, "nestlet_snapshot_failures_total", "counter",
 		"Snapshots not made, and restores given up for a plain start, by cause.");
 	for (size_t i = 0; i < set->n; i++) {
 		for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
 			sample(out, "nestlet_snapshot_failures_total", &set->targets[i], "cause",
 				nest_frozen_failure_name(c),
-				set->targets[i].snapshot.failures_total[c]);
+				set->targets[i].stats.snapshot.failures_total[c]);
 	}
 }
 
@@ -248,7 +277,7 @@ static void render_runtimes(FILE *out, const struct runtime_set *set)
 	family(out, bytes, "gauge",
 		"Size of the snapshots of a runtime that has loaded no function.");
 	for (size_t i = 0; i < set->n; i++)
-		fprintf(out, "%s{runtime=\"%s\"} %llu\n", bytes, set->runtimes[i].runtime,
+		fprintf(out, "%s{runtime=\"%s\"} %llu\n", bytes, set->runtimes[i].name,
 			(unsigned long long)set->runtimes[i].snapshot.bytes);
 	family(out, restores, "histogram",
 		"Time from asking for a clone of a runtime to its being restored, before it loads "
@@ -256,7 +285,7 @@ static void render_runtimes(FILE *out, const struct runtime_set *set)
 	for (size_t i = 0; i < set->n; i++) {
 		char labels[300];
 
-		snprintf(labels, sizeof(labels), "runtime=\"%s\"", set->runtimes[i].runtime);
+		snprintf(labels, sizeof(labels), "runtime=\"%s\"", set->runtimes[i].name);
 		sample_histogram(out, restores, labels, &set->runtimes[i].snapshot.restore);
 	}
 	family(out, failures, "counter",
@@ -265,7 +294,7 @@ static void render_runtimes(FILE *out, const struct runtime_set *set)
 	for (size_t i = 0; i < set->n; i++) {
 		for (int c = 0; c < NEST_SNAPSHOT_FAILURES; c++)
 			fprintf(out, "%s{runtime=\"%s\",cause=\"%s\"} %llu\n", failures,
-				set->runtimes[i].runtime, nest_frozen_failure_name(c),
+				set->runtimes[i].name, nest_frozen_failure_name(c),
 				(unsigned long long)set->runtimes[i].snapshot.failures_total[c]);
 	}
 }
@@ -275,7 +304,7 @@ static void render_member(
 {
 	family(out, name, "counter", help);
 	for (size_t i = 0; i < set->n; i++) {
-		const char *at = (const char *)&set->targets[i] + offset;
+		const char *at = (const char *)&set->targets[i].stats + offset;
 
 		sample(out, name, &set->targets[i], "", "", *(const uint64_t *)at);
 	}
@@ -296,7 +325,7 @@ static void render_protection(FILE *out, const struct sample_set *set)
 		"Whether the circuit breaker is open, or half-open.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_breaker_open", &set->targets[i], "", "",
-			strcmp(set->targets[i].breaker, "closed") != 0);
+			strcmp(set->targets[i].stats.breaker, "closed") != 0);
 	render_member(out, "nestlet_fallbacks_total",
 		"Requests that were answered with the fallback result.", set,
 		offsetof(struct nest_target_stats, fallbacks_total));
@@ -304,12 +333,12 @@ static void render_protection(FILE *out, const struct sample_set *set)
 		"Whether the function is in quarantine as its workers don't come up.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_quarantined", &set->targets[i], "", "",
-			set->targets[i].quarantined);
+			set->targets[i].stats.quarantined);
 	family(out, recycled, "counter", "Workers that were worn out, by cause.");
 	for (size_t i = 0; i < set->n; i++) {
 		for (int c = NEST_RECYCLE_NONE + 1; c < NEST_RECYCLE_CAUSES; c++)
 			sample(out, recycled, &set->targets[i], "cause", nest_recycle_cause_name(c),
-				set->targets[i].recycled_total[c]);
+				set->targets[i].stats.recycled_total[c]);
 	}
 }
 
@@ -326,15 +355,15 @@ static void render_functions(FILE *out, const struct sample_set *set)
 		"Workers that were started and became ready.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_cold_starts_total", &set->targets[i], "", "",
-			set->targets[i].cold_starts_total);
+			set->targets[i].stats.cold_starts_total);
 	family(out, "nestlet_queue_depth", "gauge", "Requests that wait for a worker.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_queue_depth", &set->targets[i], "", "",
-			set->targets[i].queued);
+			set->targets[i].stats.queued);
 	family(out, "nestlet_requests_in_flight", "gauge", "Requests that workers have.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_requests_in_flight", &set->targets[i], "", "",
-			set->targets[i].in_flight);
+			set->targets[i].stats.in_flight);
 	render_workers(out, set);
 	render_snapshots(out, set);
 	render_protection(out, set);
@@ -342,7 +371,7 @@ static void render_functions(FILE *out, const struct sample_set *set)
 		"Log text dropped: lines too long, or written too fast.");
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_function_log_dropped_bytes_total", &set->targets[i], "", "",
-			set->targets[i].log_dropped_bytes_total);
+			set->targets[i].stats.log_dropped_bytes_total);
 }
 
 /* The agent's own resident and CPU figures under the names that Prometheus' clients use. */
@@ -491,34 +520,79 @@ static void render_host(FILE *out, struct nest_host *host, const struct nest_met
 	render_exchange(out, &stats);
 }
 
-int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon *daemon,
-	char **ret_text, size_t *ret_len)
-{
-	struct sample_set set = { .n = 0 };
-	struct runtime_set runtimes = { .n = 0 };
-	char *text = NULL;
-	FILE *out = open_memstream(&text, ret_len);
-	bool failed;
+/* ---- a page ---- */
 
-	if (!out)
-		return -ENOMEM;
-	nest_host_each_target(host, collect, &set);
-	nest_host_each_runtime_snapshot(host, collect_runtime, &runtimes);
-	render_host(out, host, daemon);
-	render_process(out, daemon);
-	if (daemon->gateway)
-		render_gateway(out, daemon->gateway);
-	render_scaler(out, daemon->reporting);
-	render_functions(out, &set);
-	render_runtimes(out, &runtimes);
-	failed = set.failed || runtimes.failed || ferror(out);
-	failed |= fclose(out) != 0;
-	free(set.targets);
-	free(runtimes.runtimes);
-	if (failed) {
-		free(text);
-		return -ENOMEM;
+/* One that is being written: what the host and the daemon say at once, the rest by a thread. */
+struct page {
+	uv_work_t work;
+	struct sample_set set;
+	struct runtime_set runtimes;
+	FILE *out;
+	char *text;
+	size_t n;
+	bool failed;
+	void (*cb)(void *arg, const char *text, size_t n);
+	void *arg;
+};
+
+static void page_free(struct page *page)
+{
+	if (page->out)
+		fclose(page->out);
+	free(page->set.targets);
+	free(page->runtimes.runtimes);
+	free(page->text);
+	free(page);
+}
+
+static void run_page(uv_work_t *work)
+{
+	struct page *page = work->data;
+
+	render_functions(page->out, &page->set);
+	render_runtimes(page->out, &page->runtimes);
+	page->failed |= ferror(page->out) != 0;
+	page->failed |= fclose(nest_take_ptr(page->out)) != 0;
+}
+
+static void on_page_done(uv_work_t *work, int status)
+{
+	struct page *page = work->data;
+
+	(void)status; /* it is never cancelled */
+	if (page->failed)
+		page->cb(page->arg, NULL, 0);
+	else
+		page->cb(page->arg, page->text, page->n);
+	page_free(page);
+}
+
+int nest_metrics_render(struct nest_host *host, const struct nest_metrics_daemon *daemon,
+	void (*cb)(void *arg, const char *text, size_t n), void *arg)
+{
+	struct page *page = calloc(1, sizeof(*page));
+	int r = page ? 0 : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	page->cb = cb;
+	page->arg = arg;
+	page->work.data = page;
+	page->out = open_memstream(&page->text, &page->n);
+	if (page->out) {
+		nest_host_each_target(host, collect, &page->set);
+		nest_host_each_runtime_snapshot(host, collect_runtime, &page->runtimes);
+		render_host(page->out, host, daemon);
+		render_process(page->out, daemon);
+		if (daemon->gateway)
+			render_gateway(page->out, daemon->gateway);
+		render_scaler(page->out, daemon->reporting);
 	}
-	*ret_text = text;
-	return 0;
+	if (!page->out || page->set.failed || page->runtimes.failed)
+		r = -ENOMEM;
+	if (r == 0)
+		r = uv_queue_work(daemon->loop, &page->work, run_page, on_page_done);
+	if (r < 0)
+		page_free(page);
+	return r;
 }

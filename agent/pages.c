@@ -19,6 +19,12 @@ struct nest_pages {
 	void *close_arg;
 };
 
+/* The exchange's owner, until there is an answer. */
+struct nest_pages_reader {
+	struct nest_http_exchange *exchange; /* NULL: it has left */
+	const char *type;
+};
+
 static void respond(struct nest_http_exchange *exchange, unsigned status, const char *type,
 	const char *bytes, size_t n)
 {
@@ -29,6 +35,39 @@ static void respond(struct nest_http_exchange *exchange, unsigned status, const 
 
 	if (nest_http_respond(exchange, status, &header, 1, bytes, n) < 0)
 		nest_http_abort(exchange);
+}
+
+static void respond_no_memory(struct nest_http_exchange *exchange)
+{
+	respond(exchange, 500, "text/plain", "out of memory\n", 14);
+}
+
+void nest_pages_answer(struct nest_pages_reader *reader, const char *text, size_t n)
+{
+	if (reader->exchange)
+		nest_http_set_owner(reader->exchange, NULL);
+	if (reader->exchange && text)
+		respond(reader->exchange, 200, reader->type, text, n);
+	else if (reader->exchange)
+		respond_no_memory(reader->exchange);
+	free(reader);
+}
+
+static void begin(const struct nest_pages *pages, const struct nest_page *page,
+	struct nest_http_exchange *exchange)
+{
+	struct nest_pages_reader *reader = calloc(1, sizeof(*reader));
+
+	if (reader) {
+		reader->exchange = exchange;
+		reader->type = page->type;
+		nest_http_set_owner(exchange, reader);
+		if (page->begin(pages->arg, reader) == 0)
+			return;
+		nest_http_set_owner(exchange, NULL);
+	}
+	free(reader);
+	respond_no_memory(exchange);
 }
 
 static void on_request(void *server_arg, struct nest_http_exchange *exchange,
@@ -52,9 +91,13 @@ static void on_request(void *server_arg, struct nest_http_exchange *exchange,
 		respond(exchange, 405, "text/plain", "pages are only read\n", 20);
 		return;
 	}
+	if (page->begin) {
+		begin(pages, page, exchange);
+		return;
+	}
 	status = page->write(pages->arg, &text);
 	if (status == 0)
-		respond(exchange, 500, "text/plain", "out of memory\n", 14);
+		respond_no_memory(exchange);
 	else
 		respond(exchange, status, page->type, nest_buf_bytes(&text), text.len);
 	nest_buf_done(&text);
@@ -68,16 +111,24 @@ static void on_body(void *owner, const char *bytes, size_t n, bool complete)
 	(void)complete;
 }
 
-static void on_owner(void *owner)
+static void on_writable(void *owner)
 {
 	(void)owner;
+}
+
+static void on_gone(void *owner)
+{
+	struct nest_pages_reader *reader = owner;
+
+	if (reader)
+		reader->exchange = NULL;
 }
 
 int nest_pages_open(uv_loop_t *loop, const char *address, const struct nest_page *pages, void *arg,
 	struct nest_pages **ret, struct nest_err *err)
 {
 	static const struct nest_http_events events = {
-		.request = on_request, .body = on_body, .writable = on_owner, .gone = on_owner
+		.request = on_request, .body = on_body, .writable = on_writable, .gone = on_gone
 	};
 	const struct nest_http_limits limits = { .connections = 64,
 		.header_bytes = 16 << 10,

@@ -13,12 +13,23 @@ struct nest_err;
  */
 struct nest_pages;
 
+/* Somebody who waits for a page. */
+struct nest_pages_reader;
+
 struct nest_page {
 	const char *path; /* "/metrics"; NULL: the list ends */
 	const char *type; /* its content-type */
 	/* Appends the page. The status, or 0 for lack of memory. */
 	unsigned (*write)(void *arg, struct nest_buf *ret);
+	/*
+	 * Instead of write: has nest_pages_answer() called later, also when the pages are closed by then.
+	 * Otherwise -errno.
+	 */
+	int (*begin)(void *arg, struct nest_pages_reader *reader);
 };
+
+/* Gives @reader (taken) the @n bytes of its page, with status 200; @text NULL: there was no memory. */
+void nest_pages_answer(struct nest_pages_reader *reader, const char *text, size_t n);
 
 /*
  * Serves @pages (borrowed) on @address: "0.0.0.0:9090", "[::]:9090", or ":9090" for both. The caller

@@ -137,17 +137,18 @@ static unsigned write_stats(void *arg, struct nest_buf *ret)
 	return nest_reporting_stats(arg, ret) < 0 ? 0 : 200;
 }
 
-static unsigned write_metrics(void *arg, struct nest_buf *ret)
+static void on_metrics(void *arg, const char *text, size_t n)
+{
+	nest_pages_answer(arg, text, n);
+}
+
+static int begin_metrics(void *arg, struct nest_pages_reader *reader)
 {
 	struct nest_reporting *reporting = arg;
 	struct nest_metrics_daemon daemon;
-	nest_autofree char *text = NULL;
-	size_t n;
 
 	reporting->env.metrics(reporting->env.daemon, &daemon);
-	if (nest_metrics_render(reporting->env.host, &daemon, &text, &n) < 0)
-		return 0;
-	return nest_buf_append(ret, text, n) < 0 ? 0 : 200;
+	return nest_metrics_render(reporting->env.host, &daemon, on_metrics, reader);
 }
 
 static unsigned write_healthz(void *arg, struct nest_buf *ret)
@@ -175,16 +176,16 @@ static unsigned write_stat(void *arg, struct nest_buf *ret)
 }
 
 static const struct nest_page stats_pages[] = {
-	{ "/v1/stats", "application/json", write_stats },
-	{ "/metrics", "text/plain; version=0.0.4; charset=utf-8", write_metrics },
-	{ "/healthz", "text/plain", write_healthz },
-	{ "/readyz", "text/plain", write_readyz },
-	{ NULL, NULL, NULL },
+	{ "/v1/stats", "application/json", write_stats, NULL },
+	{ "/metrics", "text/plain; version=0.0.4; charset=utf-8", NULL, begin_metrics },
+	{ "/healthz", "text/plain", write_healthz, NULL },
+	{ "/readyz", "text/plain", write_readyz, NULL },
+	{ NULL, NULL, NULL, NULL },
 };
 
 static const struct nest_page knative_pages[] = {
-	{ "/metrics", "application/protobuf", write_stat },
-	{ NULL, NULL, NULL },
+	{ "/metrics", "application/protobuf", write_stat, NULL },
+	{ NULL, NULL, NULL, NULL },
 };
 
 /* ---- opening ---- */

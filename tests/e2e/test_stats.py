@@ -70,6 +70,25 @@ def test_probes_and_prometheus_are_served_and_nothing_else(served, ports):
     assert get(ports[1], "/v1/stats")[0] == 404
 
 
+def ask_and_leave(connect, address):
+    with socket.socket(*connect) as sock:
+        sock.connect(address)
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 3)
+
+
+@pytest.mark.parametrize("how", ["goes-on", "stops"])
+def test_whoever_asks_for_metrics_and_leaves_harms_nothing(served, ports, how):
+    served.deploy_node("hello", HELLO)
+    for _ in range(50):
+        ask_and_leave((socket.AF_INET,), ("127.0.0.1", ports[0]))
+        ask_and_leave((socket.AF_UNIX,), str(served.admin_socket))
+    if how == "stops":  # with some of them being written
+        assert served.stop() == 0
+        return
+    assert "nestlet_ready" in get(ports[0], "/metrics")[2].decode()
+    assert served.metrics()["nestlet_ready"] == 1
+
+
 def stat(data):
     """field -> value of a flat protobuf message of strings and doubles."""
     fields = {}
