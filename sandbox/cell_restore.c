@@ -39,6 +39,23 @@ static void close_wires(struct nest_cell_init *init)
 }
 
 /*
+ * Not a copy of this process, whose libraries' memory areas would all be copied only to be thrown away by
+ * the next call. Nor do handlers of these libraries run. What the child does here changes descriptors,
+ * which are its own, and nothing that is found here afterwards.
+ */
+static pid_t start_restorer(struct nest_cell_init *init, int sock)
+{
+	pid_t pid = vfork();
+
+	if (pid == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0)
+			nest_criu_rpc_become(init->criu, sock, -1, init->wires, init->restorer_log);
+		_exit(127);
+	}
+	return pid;
+}
+
+/*
  * Safe: the restorer is a program of root's in the cell's own namespaces, started before anything
  * of a function's is in them, and gone (or done) before that runs unwatched.
  */
@@ -56,13 +73,7 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 	if (r < 0)
 		return r;
 	init->restorer_log = memfd_create("criu", MFD_CLOEXEC);
-	init->restorer = _Fork(); /* no handler of the agent's libraries shall run */
-	if (init->restorer == 0) {
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0)
-			nest_criu_rpc_become(
-				init->criu, pair[1], -1, init->wires, init->restorer_log);
-		_exit(127);
-	}
+	init->restorer = start_restorer(init, pair[1]);
 	close(pair[1]);
 	close_wires(init);
 	if (init->restorer < 0) {
