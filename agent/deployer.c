@@ -420,13 +420,6 @@ static int deploy_begin(struct nest_deployer *deployer, const struct nest_functi
 	return 0;
 }
 
-int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec_json, const cJSON *defaults,
-	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
-	void *arg, struct nest_err *err)
-{
-	return nest_deployer_put_share(deployer, spec_json, defaults, 100, cb, arg, err);
-}
-
 int nest_deployer_put_share(struct nest_deployer *deployer, const cJSON *spec_json,
 	const cJSON *defaults, uint32_t share,
 	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),

@@ -40,17 +40,11 @@ int nest_deployer_start(struct nest_deployer *deployer, const struct nest_config
 
 /*
  * Deploys a spec as the admin API gives it, then commits it. @cb is called once, never before this
- * returns 0: with the version (borrowed) and whether it is new, or with NULL and why. -EINVAL: the spec is wrong;
- * -EEXIST: this version stands with another spec; -EPERM: the config file owns the function; -EBUSY: a
- * deploy of it is under way.
- */
-int nest_deployer_put(struct nest_deployer *deployer, const cJSON *spec, const cJSON *defaults,
-	void (*cb)(void *arg, const char *version, bool created, const struct nest_err *err),
-	void *arg, struct nest_err *err);
-
-/*
- * The same, and says how many of 100 of the live version's requests it is to get: 100 as above; 1 to 99, a canary
+ * returns 0: with the version (borrowed) and whether it is new, or with NULL and why. @share says how
+ * many of 100 of the live version's requests it is to get: 100, it becomes live; 1 to 99, a canary
  * beside the live one, which stays; 0, none. A function's first version is live whatever @share says.
+ * -EINVAL: the spec is wrong; -EEXIST: this version stands with another spec; -EPERM: the config file
+ * owns the function; -EBUSY: a deploy of it is under way.
  */
 int nest_deployer_put_share(struct nest_deployer *deployer, const cJSON *spec,
 	const cJSON *defaults, uint32_t share,

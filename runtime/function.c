@@ -436,11 +436,6 @@ static const struct nest_schema_key code_keys[] = {
 
 static const struct nest_schema code_schema = { code_keys, NEST_ARRAY_SIZE(code_keys), 0 };
 
-const struct nest_schema *nest_function_code_schema(void)
-{
-	return &code_schema;
-}
-
 static const struct nest_schema route_schema = { route_keys, NEST_ARRAY_SIZE(route_keys), 0 };
 
 const struct nest_schema *nest_function_schema(void)

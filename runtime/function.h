@@ -116,9 +116,6 @@ int nest_function_check_defaults(
 /* The table of all keys, in nestlet-function(5)'s order. Any thread. */
 const struct nest_schema *nest_function_schema(void);
 
-/* The table of the keys of one element of "layers" and of the config's "preload". Any thread. */
-const struct nest_schema *nest_function_code_schema(void);
-
 /*
  * Parses an array of such elements, which is called @key. The caller frees *@ret, whose strings are
  * @array's. -EINVAL with @ret_place (may be NULL). Any thread.

@@ -31,7 +31,6 @@ struct nest_reserve {
 	const struct nest_worker_plan *plan;
 	struct nest_reserve_link link;
 	struct nest_worker_link *workers;
-	uint32_t count;
 	bool open;
 	uint64_t used_us;
 	uint64_t burst_us; /* the present burst's begin */
@@ -80,7 +79,6 @@ static void on_gone(void *arg, struct nest_worker *worker)
 	struct nest_services *services = reserve->services;
 
 	DL_DELETE(reserve->workers, nest_worker_link(worker));
-	reserve->count--;
 	if (nest_worker_link(worker)->evicted)
 		services->evictions--;
 	/* Its cell counts until this callback has returned. */
@@ -143,7 +141,6 @@ struct nest_worker *nest_reserve_take(struct nest_reserve *reserve)
 	if (!worker)
 		return NULL;
 	DL_DELETE(reserve->workers, nest_worker_link(worker));
-	reserve->count--;
 	return worker;
 }
 
@@ -167,7 +164,6 @@ int nest_reserve_add(struct nest_reserve *reserve)
 	if (r < 0)
 		return r;
 	DL_APPEND(reserve->workers, nest_worker_link(worker));
-	reserve->count++;
 	nest_dispatch_hold(reserve->dispatch);
 	return 0;
 }
@@ -265,11 +261,6 @@ void nest_reserve_measure(struct nest_reserve *reserve)
 		if (nest_worker_is_standing(link->worker) && stats.private_bytes == 0)
 			nest_worker_measure(link->worker, look, reserve);
 	}
-}
-
-uint32_t nest_reserve_count(const struct nest_reserve *reserve)
-{
-	return reserve->count;
 }
 
 bool nest_reserve_each(const struct nest_reserve *reserve,

@@ -38,9 +38,6 @@ void nest_reserve_set_open(struct nest_reserve *reserve, bool open);
 /* Ends all of them. */
 void nest_reserve_clear(struct nest_reserve *reserve, const char *message);
 
-/* How many there are, those that are still being restored too. */
-uint32_t nest_reserve_count(const struct nest_reserve *reserve);
-
 /* Calls @cb for each until it returns false; false then. */
 bool nest_reserve_each(const struct nest_reserve *reserve,
 	bool (*cb)(void *arg, struct nest_worker *worker), void *arg);

@@ -15,6 +15,7 @@
 #include "base/schema.h"
 #include "runtime/function.h"
 #include "runtime/manifest.h"
+#include "runtime/scaling.h"
 #include "tests/unit/suite.h"
 
 #define HELLO "{'name':'hello','runtime':'nodejs','code':{'path':'/a'}}"
@@ -438,6 +439,7 @@ START_TEST(the_manual_and_the_parser_agree)
 {
 	agrees("nestlet.conf.5", "KEYS", nest_config_schema(), true);
 	agrees("nestlet-function.5", "KEYS", nest_function_schema(), false);
+	agrees("nestlet-function.5", "SCALING", nest_scaling_schedule_schema(), false);
 	agrees("nestlet-function.5", "ROUTES", nest_function_route_schema(), false);
 	agrees("nestlet-function.5", "RUNTIME MANIFESTS", nest_manifest_schema(), false);
 }
