@@ -675,6 +675,16 @@ START_TEST(another_user_can_read_a_tree_that_is_handed_to_it)
 }
 END_TEST
 
+/* A cache with a file system of its own, and a tree in it. */
+static void open_on_a_disk(struct result *ret_held)
+{
+	kit_mkdir(kit_path("cache"));
+	kit_mount(kit_path("cache"), "mode=0700");
+	open_with(1u << 30);
+	upload("held", 500000, ret_held);
+	expect_tree(ret_held);
+}
+
 static void remount(unsigned long flags)
 {
 	ck_assert_int_eq(mount(NULL, kit_path("cache"), NULL,
@@ -689,11 +699,7 @@ START_TEST(a_disk_that_turns_read_only_serves_what_it_holds)
 	struct result held;
 	struct result again;
 
-	kit_mkdir(kit_path("cache"));
-	kit_mount(kit_path("cache"), "mode=0700");
-	open_with(1u << 30);
-	upload("held", 500000, &held);
-	expect_tree(&held);
+	open_on_a_disk(&held);
 	remount(MS_RDONLY);
 	ck_assert_int_eq(nest_upload_open(loader, 64u << 20, &refused, &err), -EROFS);
 	ck_assert_msg(
@@ -716,11 +722,7 @@ START_TEST(a_cache_on_a_read_only_disk_serves_what_it_holds)
 	struct nest_tree *tree = NULL;
 	struct result held;
 
-	kit_mkdir(kit_path("cache"));
-	kit_mount(kit_path("cache"), "mode=0700");
-	open_with(1u << 30);
-	upload("held", 500000, &held);
-	expect_tree(&held);
+	open_on_a_disk(&held);
 	strcpy(digest, nest_tree_digest(held.tree));
 	nest_tree_unref(held.tree);
 	close_it();
