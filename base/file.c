@@ -213,3 +213,17 @@ int nest_file_mkdirs(const char *path, mode_t mode, struct nest_err *err)
 		return nest_err_set(err, -ENOTDIR, "make directory '%s'", path);
 	return 0;
 }
+
+DIR *nest_file_open_dir(int dirfd, const char *path)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (fd >= 0 && !dir) {
+		int saved = errno;
+
+		close(fd);
+		errno = saved;
+	}
+	return dir;
+}

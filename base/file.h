@@ -2,6 +2,7 @@
 #ifndef NEST_BASE_FILE_H
 #define NEST_BASE_FILE_H
 
+#include <dirent.h>
 #include <stddef.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -28,6 +29,12 @@ int nest_file_write_atomic(int dirfd, const char *path, const void *bytes, size_
 
 /* Writes bytes to an existing file in one write(2): for /proc, /sys, cgroup files. Any thread. */
 int nest_file_write(int dirfd, const char *path, const void *bytes, size_t n, struct nest_err *err);
+
+/*
+ * Opens directory @path relative to @dirfd, "." for that itself, to be listed from its start; the caller
+ * closes it. NULL with errno. Any thread.
+ */
+DIR *nest_file_open_dir(int dirfd, const char *path);
 
 /* Makes @path and its missing parents with @mode; an existing directory is fine. Any thread. */
 int nest_file_mkdirs(const char *path, mode_t mode, struct nest_err *err);

@@ -272,14 +272,12 @@ unsigned nest_cache_shrink(struct nest_cache *cache)
 static int each_name(int dir_fd, int (*visit)(struct nest_cache *, const char *, struct nest_err *),
 	struct nest_cache *cache, struct nest_err *err)
 {
-	nest_autoclose int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
+	nest_autoclosedir DIR *stream = nest_file_open_dir(dir_fd, ".");
 	const struct dirent *entry;
 	int rc = 0;
 
 	if (!stream)
 		return nest_err_set(err, -errno, "list the cache directory");
-	fd = -1;
 	while (rc == 0 && (entry = readdir(stream)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			rc = visit(cache, entry->d_name, err);

@@ -124,17 +124,11 @@ static int sweep_one(const struct nest_cgroup_hierarchy *h, const char *name, st
 
 int nest_cgroup_sweep(const struct nest_cgroup_hierarchy *h, struct nest_err *err)
 {
-	nest_autoclosedir DIR *list = NULL;
-	int copy = open_dir(h->dir, ".");
+	nest_autoclosedir DIR *list = nest_file_open_dir(h->dir, ".");
 	struct dirent *entry;
 
-	if (copy < 0)
-		return nest_err_set(err, copy, "list leftover cgroups");
-	list = fdopendir(copy);
-	if (!list) {
-		close(copy);
-		return nest_err_set(err, -ENOMEM, "list leftover cgroups");
-	}
+	if (!list)
+		return nest_err_set(err, -errno, "list leftover cgroups");
 	while ((entry = readdir(list))) {
 		int r = 0;
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "sandbox/cgroup_file.h"
 
 #define KERNEL_STACK_KIB 16 /* of a thread, on every machine that we run on */
@@ -37,20 +38,12 @@ void nest_descend_children(
 	nest_autoclosedir DIR *tasks = NULL;
 	struct dirent *entry;
 	char path[32];
-	int fd;
 
 	snprintf(path, sizeof(path), "%d/task", pid);
-	fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	tasks = fdopendir(fd);
-	if (!tasks) {
-		close(fd);
-		return;
-	}
-	while ((entry = readdir(tasks)))
+	tasks = nest_file_open_dir(proc, path);
+	while (tasks && (entry = readdir(tasks)))
 		if (entry->d_name[0] != '.')
-			list_thread(fd, entry->d_name, proc, each, arg);
+			list_thread(dirfd(tasks), entry->d_name, proc, each, arg);
 }
 
 /* The number of kB, or of what else, behind @key in the text of /proc/<pid>/status. */

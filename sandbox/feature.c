@@ -517,17 +517,11 @@ static const struct {
  */
 static void sweep_children(int dir)
 {
-	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	nest_autoclosedir DIR *list = nest_file_open_dir(dir, ".");
 	struct dirent *entry;
 	struct stat st;
 
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
-		return;
-	}
-	while ((entry = readdir(list)))
+	while (list && (entry = readdir(list)))
 		if (strncmp(entry->d_name, PROBE_CGROUP, strlen(PROBE_CGROUP)) == 0 &&
 			fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 			st.st_mtime + PROBE_CGROUP_STALE_S < time(NULL))

@@ -66,16 +66,12 @@ static int link_image(int dir, const char *path, const char *name, struct nest_e
 
 static int place_images(int dir, int images, const char *path, uid_t owner, struct nest_err *err)
 {
-	int copy = openat(images, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	nest_autoclosedir DIR *list = nest_file_open_dir(images, ".");
 	struct dirent *entry;
 	int r = 0;
 
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
+	if (!list)
 		return nest_err_set(err, -errno, "list the images");
-	}
 	while (r == 0 && (entry = readdir(list))) {
 		if (!is_image(entry->d_name))
 			continue;

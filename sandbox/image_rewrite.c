@@ -29,6 +29,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/file.h"
 #include "sandbox/criu_image.h"
 #include "sandbox/image_area.h"
 #include "sandbox/wire.h"
@@ -432,16 +433,12 @@ static int add_memory_file(struct rewrite *rewrite, struct nest_err *err)
 
 static int rewrite_processes(struct rewrite *rewrite, struct nest_err *err)
 {
-	int copy = openat(rewrite->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	nest_autoclosedir DIR *list = nest_file_open_dir(rewrite->dir, ".");
 	struct dirent *entry;
 	int r = 0;
 
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
+	if (!list)
 		return nest_err_set(err, -errno, "list the images");
-	}
 	while (r == 0 && (entry = readdir(list))) {
 		char name[64];
 

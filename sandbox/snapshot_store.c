@@ -155,17 +155,12 @@ static int gather(
 {
 	nest_autofree struct nest_snapshot_store_row *rows =
 		calloc(NEST_SNAPSHOT_STORE_FILES_MAX, sizeof(*rows));
-	nest_autoclosedir DIR *list = NULL;
-	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest_autoclosedir DIR *list = nest_file_open_dir(dir, ".");
 	struct dirent *entry;
 	uint32_t n = 0;
 
-	list = copy < 0 ? NULL : fdopendir(copy);
-	if (!rows || !list) {
-		if (copy >= 0 && !list)
-			close(copy);
+	if (!rows || !list)
 		return nest_err_set(err, rows ? -errno : -ENOMEM, "list the draft");
-	}
 	while ((entry = readdir(list))) {
 		int r;
 
@@ -271,12 +266,9 @@ void nest_snapshot_store_discard(struct nest_snapshot_store *store, const char *
 
 void nest_snapshot_store_sweep(const struct nest_snapshot_store *store)
 {
-	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	nest_autoclosedir DIR *list = nest_file_open_dir(store->dir, ".");
 	struct dirent *entry;
 
-	if (!list && copy >= 0)
-		close(copy);
 	while (list && (entry = readdir(list)))
 		if (strncmp(entry->d_name, GARBAGE_PREFIX, strlen(GARBAGE_PREFIX)) == 0)
 			nest_file_remove_tree(store->dir, entry->d_name, NULL);
@@ -509,16 +501,11 @@ static void load_one(struct nest_snapshot_store *store, const char *name, bool c
 /* What an earlier life left: whole snapshots are noted, all else is removed. */
 static int load(struct nest_snapshot_store *store, bool children, struct nest_err *err)
 {
-	nest_autoclosedir DIR *list = NULL;
-	int copy = openat(store->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	nest_autoclosedir DIR *list = nest_file_open_dir(store->dir, ".");
 	struct dirent *entry;
 
-	list = copy < 0 ? NULL : fdopendir(copy);
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
+	if (!list)
 		return nest_err_set(err, -errno, "list the snapshots");
-	}
 	while ((entry = readdir(list)))
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
 			load_one(store, entry->d_name, children);

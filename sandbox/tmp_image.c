@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/file.h"
 
 #define MAGIC 0x504d544eu /* "NTMP" */
 #define DEPTH_MAX 64
@@ -156,17 +157,13 @@ static int save_entry(
 
 static int save_dir(struct saver *saver, int fd, int depth, struct nest_err *err)
 {
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	nest_autoclosedir DIR *list = copy < 0 ? NULL : fdopendir(copy);
+	nest_autoclosedir DIR *list = nest_file_open_dir(fd, ".");
 	size_t len = strlen(saver->path);
 	struct dirent *entry;
 	int r = 0;
 
-	if (!list) {
-		if (copy >= 0)
-			close(copy);
+	if (!list)
 		return nest_err_set(err, -errno, "list '%.128s'", saver->path);
-	}
 	while (r == 0 && (entry = readdir(list))) {
 		int n;
 
