@@ -563,7 +563,8 @@ static int climb(struct nest_worker *worker, struct nest_cell_spec *cell, struct
 	if (r != 1)
 		return r;
 	worker->bare = false;
-	return start_plainly(worker, cell, err);
+	return cell->snapshot ? nest_worker_start_to_freeze(worker, cell, &cell_events, err)
+			      : start_plainly(worker, cell, err);
 }
 
 /* With @standby_key it is to stand by. */

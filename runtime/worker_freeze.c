@@ -206,6 +206,16 @@ static int send_restored(struct nest_worker *worker, struct nest_err *err)
 	return r < 0 ? nest_err_set(err, r, "tell a clone that it is one") : 0;
 }
 
+/* What lies in its channel from the beginning. */
+static int tell_wired(struct nest_worker *worker, struct nest_err *err)
+{
+	if (worker->clone)
+		return worker->standby ? 0 : send_restored(worker, err);
+	return nest_worker_put_init(worker) < 0
+		       ? nest_err_set(err, -ENOMEM, "send a worker its INIT")
+		       : 0;
+}
+
 static void on_output(void *arg, int stream, const char *bytes, size_t n)
 {
 	nest_worker_output(arg, stream, bytes, n);
@@ -244,10 +254,17 @@ static void on_wired(struct nest_cell *cell, const struct nest_snapshot_wires *w
 	if (r == 0)
 		r = adopt_output(worker, 2, errors, &errors, &err);
 	if (r == 0)
-		r = worker->standby ? 0 : send_restored(worker, &err);
+		r = tell_wired(worker, &err);
 	if (r < 0)
 		nest_worker_doom(worker, NEST_RESTART_PROTOCOL, nest_err_text(&err));
 	worker->wired = r == 0;
+}
+
+int nest_worker_start_to_freeze(struct nest_worker *worker, const struct nest_cell_spec *cell,
+	const struct nest_cell_events *events, struct nest_err *err)
+{
+	return nest_snapshot_start(
+		worker->services->sandbox, cell, events, on_wired, worker, &worker->cell, err);
 }
 
 int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec *cell,

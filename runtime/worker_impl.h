@@ -133,6 +133,13 @@ void nest_worker_unpause(struct nest_worker *worker);
 void nest_worker_watch(struct nest_worker *worker);
 
 /*
+ * Starts it plainly in a cell as @cell says, which has @snapshot set; its channel and outputs come with
+ * the cell, and then it is told its INIT.
+ */
+int nest_worker_start_to_freeze(struct nest_worker *worker, const struct nest_cell_spec *cell,
+	const struct nest_cell_events *events, struct nest_err *err);
+
+/*
  * Starts it as a clone of snapshot @key in a cell as @cell says; its channel and outputs come with
  * the cell.
  */

@@ -187,6 +187,9 @@ int nest_cell_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 	const struct nest_cell_events *events, void *arg, struct nest_cell **ret,
 	struct nest_err *err)
 {
+	if (spec->snapshot)
+		return nest_err_say(
+			err, -EINVAL, "a cell whose worker is to be dumped wires it itself");
 	return nest_cell_begin(sandbox, spec, NULL, events, arg, ret, err);
 }
 
@@ -212,7 +215,7 @@ int nest_cell_begin(struct nest_sandbox *sandbox, const struct nest_cell_spec *s
 	if (r == 0) {
 		cell = add_cell(sandbox, events, arg);
 		r = cell ? nest_client_send(sandbox, nest_buf_bytes(&message), fds,
-				   key ? 1 : NEST_MESSAGE_FD_COUNT, err)
+				   key || spec->snapshot ? 1 : NEST_MESSAGE_FD_COUNT, err)
 			 : nest_err_set(err, -ENOMEM, "start a cell");
 	}
 	nest_buf_done(&message);

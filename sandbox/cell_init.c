@@ -106,7 +106,7 @@ static void receive_start(struct nest_cell_step_context *context)
 	if (n <= 0)
 		end_cell(init);
 	context->start = &init->message->start;
-	wanted = NEST_MESSAGE_FD_COUNT;
+	wanted = nest_message_is_wired(context->start) ? 1 : NEST_MESSAGE_FD_COUNT;
 	if (context->start->head.type == NEST_MESSAGE_RESTORE)
 		wanted = NEST_MESSAGE_FD_IMAGES + 1 +
 			 (context->start->parent == NEST_MESSAGE_PARENT_BESIDE);
@@ -114,6 +114,28 @@ static void receive_start(struct nest_cell_step_context *context)
 		end_cell(init);
 	if (context->start->snapshot && wanted != NEST_MESSAGE_FD_DUMPER)
 		context->fds[NEST_MESSAGE_FD_DUMPER] = nest_take_fd(context->fds[wanted]);
+}
+
+/*
+ * The wires that the cell was born with are those of a plain worker that is to be dumped. The restorer
+ * has its own of them.
+ */
+static void take_wires(struct nest_cell_step_context *context)
+{
+	static const enum nest_message_fd places[NEST_CRIU_RPC_WIRES] = {
+		[NEST_CRIU_RPC_CHANNEL] = NEST_MESSAGE_FD_CHANNEL,
+		[NEST_CRIU_RPC_STDOUT] = NEST_MESSAGE_FD_STDOUT,
+		[NEST_CRIU_RPC_STDERR] = NEST_MESSAGE_FD_STDERR,
+	};
+	int *wires = context->init->wires;
+	bool plain = context->start->head.type == NEST_MESSAGE_START;
+
+	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++) {
+		if (plain && context->start->snapshot)
+			context->fds[places[i]] = nest_take_fd(wires[i]);
+		else if (wires[i] >= 0)
+			close(nest_take_fd(wires[i]));
+	}
 }
 
 /* Points at the strings of the START: argv, NULL, envp, NULL. */
@@ -289,6 +311,7 @@ _Noreturn void nest_cell_init_run(struct nest_cell_init *init)
 		fail(init, &err);
 	tell(init, NEST_MESSAGE_PREPARED);
 	receive_start(&context);
+	take_wires(&context);
 	if (nest_cell_step_run(nest_cell_step_dress, nest_cell_step_dress_n, &context, &err) < 0)
 		fail(init, &err);
 	worker = begin_worker(&context, &report, &err);

@@ -25,7 +25,7 @@ struct nest_cell_init {
 	union nest_message *message;	    /* room for its START */
 	/* for snapshots */
 	const struct nest_criu_rpc_program *criu; /* NULL: none */
-	int wires[NEST_CRIU_RPC_WIRES];		  /* a clone's ends; -1 once passed on */
+	int wires[NEST_CRIU_RPC_WIRES];		  /* a worker's ends; -1 once passed on */
 	pid_t restorer;				  /* 0: none */
 	int restorer_sock;
 	bool restorer_primed;	     /* it has nothing to find out that a cell before has not */

@@ -31,13 +31,6 @@
 #define LAST_CLONED_PID "2000"
 #define LOG_MAX 16384
 
-static void close_wires(struct nest_cell_init *init)
-{
-	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++)
-		if (init->wires[i] >= 0)
-			close(nest_take_fd(init->wires[i]));
-}
-
 /*
  * Not a copy of this process, whose libraries' memory areas would all be copied only to be thrown away by
  * the next call. Nor do handlers of these libraries run. What the child does here changes descriptors,
@@ -75,7 +68,6 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 	init->restorer_log = memfd_create("criu", MFD_CLOEXEC);
 	init->restorer = start_restorer(init, pair[1]);
 	close(pair[1]);
-	close_wires(init);
 	if (init->restorer < 0) {
 		close(pair[0]);
 		return nest_err_set(err, -errno, "fork the restorer");

@@ -125,8 +125,8 @@ void nest_image_end_all(struct nest_sandbox *sandbox, const struct nest_err *why
 /* The sandbox goes: images that are still held stand alone. */
 void nest_image_orphan_all(struct nest_sandbox *sandbox);
 /*
- * Sends the START or RESTORE (when @key) of a new cell; see nest_cell_start() and
- * nest_snapshot_restore().
+ * Sends the START or RESTORE (when @key) of a new cell; see nest_cell_start(), nest_snapshot_start()
+ * and nest_snapshot_restore().
  */
 int nest_cell_begin(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
 	const char *key, const struct nest_cell_events *events, void *arg, struct nest_cell **ret,

@@ -94,6 +94,11 @@ static int check_strings(const struct nest_message_start *start, struct nest_err
 	return 0;
 }
 
+bool nest_message_is_wired(const struct nest_message_start *start)
+{
+	return start->head.type == NEST_MESSAGE_RESTORE || start->snapshot;
+}
+
 bool nest_message_check_key(const char *key)
 {
 	return strnlen(key, NEST_MESSAGE_KEY_CHARS + 1) == NEST_MESSAGE_KEY_CHARS &&

@@ -17,7 +17,7 @@
  */
 enum nest_message_type {
 	/* from the agent */
-	NEST_MESSAGE_START = 1, /* struct nest_message_start, four descriptors */
+	NEST_MESSAGE_START = 1, /* struct nest_message_start, four descriptors or one */
 	NEST_MESSAGE_KILL,	/* head */
 	NEST_MESSAGE_MEASURE,	/* head */
 	NEST_MESSAGE_MOUNT,	/* head, with an image's number instead of a cell's; its file */
@@ -60,7 +60,7 @@ enum nest_message_fd {
 	NEST_MESSAGE_FD_STDOUT,
 	NEST_MESSAGE_FD_STDERR,
 	NEST_MESSAGE_FD_COUNT,
-	/* to the init beside a START with @snapshot: the dumper's socket */
+	/* where the init keeps the dumper's socket, which comes last beside what has @snapshot */
 	NEST_MESSAGE_FD_DUMPER = NEST_MESSAGE_FD_COUNT,
 	NEST_MESSAGE_FD_MOST,
 	/* beside a RESTORE: the code, and to the init a detached mount of the snapshot */
@@ -215,6 +215,13 @@ struct nest_message_range {
 	uid_t base;
 	uint32_t count;
 };
+
+/*
+ * Is the worker of @start wired by its cell? Then only the code's descriptor comes with it, and a WIRED
+ * is told. So is a clone, and a worker that is to be dumped, whose channel must be of its cell's network
+ * namespace. Any thread.
+ */
+bool nest_message_is_wired(const struct nest_message_start *start);
 
 /* Is @key 64 lower-case hex digits and a NUL? Any thread. */
 bool nest_message_check_key(const char *key);

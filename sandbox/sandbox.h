@@ -120,7 +120,7 @@ struct nest_cell_spec {
 	int stderr_fd;		 /* borrowed */
 	bool standby;		 /* of a restore: nobody waits for it, so what it will run of its
 				    programs' files is mapped ahead */
-	bool snapshot;		 /* this worker is to be dumped: see nest_snapshot_dump() */
+	bool snapshot;		 /* this worker is to be dumped: see nest_snapshot_start() */
 	const char *const *argv; /* NULL-terminated; argv[0] absolute in the cell; argv and envp */
 	const char *const *envp; /*   together at most 64 KiB */
 };

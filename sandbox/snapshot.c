@@ -60,6 +60,21 @@ int nest_snapshot_dump(struct nest_cell *cell, const char *key,
 	return 0;
 }
 
+int nest_snapshot_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
+	const struct nest_cell_events *events,
+	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg),
+	void *arg, struct nest_cell **ret, struct nest_err *err)
+{
+	int r;
+
+	if (!spec->snapshot)
+		return nest_err_say(err, -EINVAL, "this worker isn't to be dumped");
+	r = nest_cell_begin(sandbox, spec, NULL, events, arg, ret, err);
+	if (r == 0)
+		(*ret)->wired = wired;
+	return r;
+}
+
 int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
 	const char *key, const struct nest_cell_events *events,
 	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg),

@@ -34,7 +34,7 @@ bool nest_snapshot_available(const struct nest_sandbox *sandbox, const char **re
 const char *nest_snapshot_program(const struct nest_sandbox *sandbox);
 
 /*
- * Freezes the worker of running cell @cell, whose spec has @snapshot set, into snapshot @key. It
+ * Freezes the worker of running cell @cell, whose spec had @snapshot set, into snapshot @key. It
  * stays stopped, or, if the dump was refused, runs on: in either case the cell is the caller's to
  * kill. The worker must be quiescent: nothing in its channel, no connection open but that. What it
  * has in /tmp and /dev/shm belongs to the snapshot. A snapshot that has the key already is
@@ -49,12 +49,22 @@ int nest_snapshot_dump(struct nest_cell *cell, const char *key,
 	void (*cb)(struct nest_cell *cell, uint64_t bytes, const struct nest_err *err, void *arg),
 	void *arg);
 
-/* What a restored cell's worker is connected to; the descriptors belong to who gets this. */
+/* What a worker that its cell wires is connected to; the descriptors belong to who gets this. */
 struct nest_snapshot_wires {
 	int channel_fd; /* the host's end of the worker's fd 3 */
 	int stdout_fd;	/* read ends */
 	int stderr_fd;
 };
+
+/*
+ * Like nest_cell_start(), for a worker that is to be dumped: @spec has @snapshot set, and its channel,
+ * stdout and stderr are not used (-1 will do). A socket can be dumped only from the network namespace
+ * that it was made in, so these are the cell's. @wired as below.
+ */
+int nest_snapshot_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,
+	const struct nest_cell_events *events,
+	void (*wired)(struct nest_cell *cell, const struct nest_snapshot_wires *wires, void *arg),
+	void *arg, struct nest_cell **ret, struct nest_err *err);
 
 /*
  * Like nest_cell_start(), but the worker is restored from snapshot @key. @spec is that of a plain

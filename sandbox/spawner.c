@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,8 +83,8 @@ static int check_output(int fd, const char *name, struct nest_err *err)
 static int check_fds(
 	const struct nest_spawner *spawner, const int *fds, size_t nfds, struct nest_err *err)
 {
-	bool restore = request.head.type == NEST_MESSAGE_RESTORE;
-	size_t wanted = restore ? 1 : NEST_MESSAGE_FD_COUNT;
+	bool wired = nest_message_is_wired(&request.start);
+	size_t wanted = wired ? 1 : NEST_MESSAGE_FD_COUNT;
 	struct stat st;
 	int r;
 
@@ -100,7 +101,7 @@ static int check_fds(
 		return nest_err_say(err, -EINVAL,
 			"the code directory belongs to user %u, not to the agent or root",
 			st.st_uid);
-	if (restore)
+	if (wired)
 		return 0;
 	if (fstat(fds[NEST_MESSAGE_FD_CHANNEL], &st) < 0 || !S_ISSOCK(st.st_mode))
 		return nest_err_say(err, -EINVAL, "the channel descriptor is not a socket");
@@ -125,7 +126,7 @@ static void on_start(struct nest_spawner *spawner, size_t n, const int *fds, siz
 		r = check_fds(spawner, fds, nfds, &err);
 	if (r == 0)
 		r = nest_spawner_cell_run(spawner, &request.start, fds, &err);
-	/* in the host's mount namespace no cell may be born: dying kills those that live */
+	/* in another namespace than ours no cell may be born: dying kills those that live */
 	if (r == -ENOTRECOVERABLE)
 		_exit(EXIT_FAILURE);
 	if (r < 0)
@@ -339,11 +340,16 @@ static void refill(struct nest_spawner *spawner)
 {
 	struct nest_spawner_cell *cell;
 	int network = find_lack(spawner);
+	int r;
 
 	if (network < 0 || nest_clock_mono_us() < spawner->refill_after)
 		return;
+	r = nest_spawner_cell_prepare(spawner, network, &cell, NULL);
+	/* as for a start */
+	if (r == -ENOTRECOVERABLE)
+		_exit(EXIT_FAILURE);
 	/* the cause will be told to whoever starts a cell while it lasts */
-	if (nest_spawner_cell_prepare(spawner, network, &cell, NULL) < 0)
+	if (r < 0)
 		spawner->refill_after = nest_clock_mono_us() + 1000000;
 }
 
@@ -516,6 +522,19 @@ static int enable_images(struct nest_spawner *spawner, struct nest_err *err)
 	return r < 0 ? nest_err_wrap(err, "prepare for images") : 0;
 }
 
+/*
+ * The way back from cells' network namespaces, see nest_spawner_cell_prepare(). A machine that has
+ * none, as for a user namespace without a network of its own, has cells enter theirs by themselves,
+ * and no snapshots of functions in them.
+ */
+static void open_network(struct nest_spawner *spawner)
+{
+	nest_autoclose int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	if (own >= 0 && (spawner->footing.have & NEST_FOOTING_NET) && setns(own, CLONE_NEWNET) == 0)
+		spawner->network = nest_take_fd(own);
+}
+
 static int open_loop(struct nest_spawner *spawner, struct nest_err *err)
 {
 	sigset_t orphaned;
@@ -574,6 +593,8 @@ static int set_up(struct nest_spawner *spawner, const struct nest_sandbox_config
 	if (r < 0)
 		return r;
 	nest_spawner_snapshot_open(spawner, config);
+	if (spawner->store.dir >= 0)
+		open_network(spawner);
 	if (config->snapshots && config->snapshots_secret)
 		r = nest_snapshot_pack_read_secret(
 			config->snapshots_secret, &spawner->exchange.secret, err);
@@ -606,7 +627,7 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 _Noreturn void nest_spawner_run(const struct nest_sandbox_config *config, int sock, pid_t agent)
 {
 	static struct nest_spawner spawner = {
-		.agent = -1, .proc = -1, .images = { .dir = -1, .mounts = -1 }
+		.agent = -1, .proc = -1, .network = -1, .images = { .dir = -1, .mounts = -1 }
 	};
 	struct nest_err err = NEST_ERR_INIT;
 	int r = set_up(&spawner, config, sock, agent, &err);

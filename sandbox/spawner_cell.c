@@ -74,7 +74,7 @@ static size_t index_of(const struct nest_spawner *spawner, const struct nest_spa
 	return (size_t)(cell - spawner->cells);
 }
 
-static unsigned long namespaces_of(uint32_t have, enum nest_cell_network network)
+static unsigned long namespaces_of(uint32_t have, bool own_network)
 {
 	unsigned long flags = 0;
 
@@ -82,9 +82,15 @@ static unsigned long namespaces_of(uint32_t have, enum nest_cell_network network
 	flags |= have & NEST_FOOTING_PID ? CLONE_NEWPID : 0;
 	flags |= have & NEST_FOOTING_IPC ? CLONE_NEWIPC : 0;
 	flags |= have & NEST_FOOTING_UTS ? CLONE_NEWUTS : 0;
-	if (network == NEST_CELL_NETWORK_NONE)
-		flags |= have & NEST_FOOTING_NET ? CLONE_NEWNET : 0;
+	flags |= have & NEST_FOOTING_NET && own_network ? CLONE_NEWNET : 0;
 	return flags;
+}
+
+/* Is the network namespace of @cell there before it, so that its wires are made in it? */
+static bool has_network_ahead(
+	const struct nest_spawner *spawner, const struct nest_spawner_cell *cell)
+{
+	return cell->network == NEST_CELL_NETWORK_NONE && spawner->network >= 0;
 }
 
 /*
@@ -96,7 +102,8 @@ static unsigned long namespaces_of(uint32_t have, enum nest_cell_network network
 static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *cell, int control,
 	const int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
 {
-	unsigned long flags = namespaces_of(spawner->footing.have, cell->network);
+	unsigned long flags = namespaces_of(spawner->footing.have,
+		cell->network == NEST_CELL_NETWORK_NONE && !has_network_ahead(spawner, cell));
 	int pidfd = -1;
 	long pid = syscall(SYS_clone, flags | CLONE_PIDFD | SIGCHLD, NULL, &pidfd, NULL, NULL);
 
@@ -147,7 +154,8 @@ static void close_wires(int wires[NEST_CRIU_RPC_WIRES])
 }
 
 /*
- * A clone's channel and outputs are made with its cell: its restorer must have them from its start.
+ * The channel and outputs of a clone, and of a worker that is to be dumped, are made with the cell: its
+ * restorer must have them from its start.
  */
 static int make_wires(struct nest_spawner *spawner, int ours[NEST_CRIU_RPC_WIRES],
 	int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
@@ -167,6 +175,42 @@ static int make_wires(struct nest_spawner *spawner, int ours[NEST_CRIU_RPC_WIRES
 	return r;
 }
 
+/* Whatever comes of it, the wires on both sides are the caller's to close. */
+static int make_init(struct nest_spawner *spawner, struct nest_spawner_cell *cell, int control,
+	int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
+{
+	int r = make_wires(spawner, cell->wires, theirs, err);
+
+	if (r < 0)
+		return r;
+	r = nest_cgroup_create(&spawner->cgroup, cell->serial, err);
+	if (r < 0)
+		return r;
+	r = clone_init(spawner, cell, control, theirs, err);
+	if (r < 0)
+		nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
+	return r;
+}
+
+/*
+ * CRIU finds a worker's sockets in the worker's network namespace only, which a socket is in from its
+ * making. So we make that namespace for a moment ours, and the cell is born into it. Safe: it is new and
+ * empty, nothing but make_init() runs in it, and whoever finds no way back ends.
+ */
+static int make_init_with_network(struct nest_spawner *spawner, struct nest_spawner_cell *cell,
+	int control, int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
+{
+	int r;
+
+	if (unshare(CLONE_NEWNET) < 0)
+		return nest_err_set(err, -errno, "make a network namespace");
+	r = make_init(spawner, cell, control, theirs, err);
+	if (setns(spawner->network, CLONE_NEWNET) < 0)
+		return nest_err_set(
+			err, -ENOTRECOVERABLE, "return from the cell's network namespace");
+	return r;
+}
+
 static int birth(struct nest_spawner *spawner, struct nest_spawner_cell *cell, struct nest_err *err)
 {
 	nest_autoclose int ours = -1;
@@ -177,20 +221,13 @@ static int birth(struct nest_spawner *spawner, struct nest_spawner_cell *cell, s
 
 	ours = pair[0];
 	theirs = pair[1];
-	if (r == 0)
-		r = make_wires(spawner, cell->wires, wires, err);
-	if (r == 0)
-		r = nest_cgroup_create(&spawner->cgroup, cell->serial, err);
-	if (r < 0) {
-		close_wires(wires);
-		close_wires(cell->wires);
-		return r;
-	}
-	r = clone_init(spawner, cell, theirs, wires, err);
+	if (r == 0 && has_network_ahead(spawner, cell))
+		r = make_init_with_network(spawner, cell, theirs, wires, err);
+	else if (r == 0)
+		r = make_init(spawner, cell, theirs, wires, err);
 	close_wires(wires);
 	if (r < 0) {
 		close_wires(cell->wires);
-		nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
 		return r;
 	}
 	cell->control = nest_take_fd(ours);
@@ -555,7 +592,7 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	nest_autoclose int code = -1;
 	nest_autoclose int dumper = -1;
 	int passed[NEST_MESSAGE_FD_MOST];
-	size_t npassed = restore ? NEST_MESSAGE_FD_IMAGES : NEST_MESSAGE_FD_COUNT;
+	size_t npassed = nest_message_is_wired(start) ? 1 : NEST_MESSAGE_FD_COUNT;
 	int r;
 
 	/* the dumper works in the cell, and is not the function's to pay for */
@@ -642,7 +679,7 @@ int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_star
 	cell->state = NEST_SPAWNER_CELL_RUNNING;
 	cell->starting = true;
 	spawner->starting++;
-	if (restore)
+	if (nest_message_is_wired(start))
 		tell_wired(spawner, cell);
 	close_wires(cell->wires);
 	make_room(spawner);

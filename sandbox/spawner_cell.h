@@ -46,7 +46,7 @@ struct nest_spawner_cell {
 	bool starting; /* between its START and its program */
 	bool killed;   /* by us */
 	bool frozen;
-	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of a clone's, until a START; -1 */
+	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of what it wires, until a START; -1 */
 	int dumper;			      /* socket to its dumper; -1: it has none */
 	char key[NEST_MESSAGE_KEY_CHARS + 1]; /* of the snapshot that it is restored from */
 	uint8_t sha256[32];		      /* of that one's contents */
@@ -75,6 +75,7 @@ struct nest_spawner {
 	int poll;     /* epoll */
 	int orphaned; /* signalfd: the agent died */
 	int proc;     /* the host's /proc */
+	int network;  /* our network namespace; -1: cells enter theirs by themselves */
 	struct nest_footing footing;
 	struct nest_cgroup cgroup;
 	struct nest_rootfs rootfs;
@@ -133,14 +134,18 @@ int nest_spawner_cell_watch(struct nest_spawner *spawner, int fd, enum nest_spaw
 /* The running cell that the agent calls @id, or NULL. */
 struct nest_spawner_cell *nest_spawner_cell_find(struct nest_spawner *spawner, uint64_t id);
 
-/* Clones a new cell's PID 1, which prepares itself. *@ret is PREPARING. */
+/*
+ * Clones a new cell's PID 1, which prepares itself. *@ret is PREPARING. -ENOTRECOVERABLE: there was no
+ * way back from its network namespace, and the caller must end.
+ */
 int nest_spawner_cell_prepare(struct nest_spawner *spawner, enum nest_cell_network network,
 	struct nest_spawner_cell **ret, struct nest_err *err);
 
 /*
- * Turns a prepared cell, or a new one, into the running cell of the checked @start (of a RESTORE
- * too, whose clone's wires go to the agent); @fds are
- * borrowed. On failure the agent is to be told at once; a cell that was touched is being killed.
+ * Turns a prepared cell, or a new one, into the running cell of the checked @start, or RESTORE; the
+ * wires of a worker that its cell wires go to the agent; @fds are borrowed. On failure the agent is to
+ * be told at once; a cell that was touched is being killed.
+ * -ENOTRECOVERABLE as above.
  */
 int nest_spawner_cell_run(struct nest_spawner *spawner, struct nest_message_start *start,
 	const int fds[NEST_MESSAGE_FD_COUNT], struct nest_err *err);

@@ -155,6 +155,44 @@ def test_a_clone_is_confined_as_a_plain_worker_is(frozen_host):
         assert clone[field] == plain[field], field
 
 
+# what a function in a network namespace of its own finds there
+NETWORKS = {
+    "nodejs": """
+const fs = require('node:fs');
+const rows = (file, head) => fs.readFileSync(file, 'utf8').split('\\n').slice(head, -1).map((row) => row.trim());
+exports.handler = async () => ({
+  interfaces: rows('/proc/net/dev', 2).map((row) => row.split(':')[0]),
+  channel: fs.readlinkSync('/proc/self/fd/3'),
+  sockets: rows('/proc/net/unix', 1).map((row) => `socket:[${row.split(/\\s+/)[6]}]`),
+});
+""",
+    "python": """
+import os
+def rows(file, head):
+    with open(file) as lines:
+        return list(lines)[head:]
+def handler(event, context):
+    return {'interfaces': [row.split(':')[0].strip() for row in rows('/proc/net/dev', 2)],
+            'channel': os.readlink('/proc/self/fd/3'),
+            'sockets': [f'socket:[{row.split()[6]}]' for row in rows('/proc/net/unix', 1)]}
+""",
+}
+
+
+@pytest.mark.parametrize("config", [ON, LAYERED], ids=["alone", "layered"])
+@pytest.mark.parametrize("runtime", sorted(NETWORKS))
+def test_a_function_without_network_starts_from_a_snapshot_and_still_has_none(make_host, runtime, config):
+    host = make_host(config)
+    deploy(host, runtime, "inward", NETWORKS[runtime], network="none")
+    await_snapshot(host, "inward")
+    for _ in range(2):
+        seen = cold(host, "inward")
+        assert seen["interfaces"] == ["lo"]
+        # both ends of its channel, and nothing that leads elsewhere
+        assert seen["channel"] in seen["sockets"] and len(seen["sockets"]) == 2, seen
+    assert restores(host, "inward") == 2, snapshot_of(host, "inward")
+
+
 def test_hooks_and_a_warm_up_run_once_before_and_in_each_clone(frozen_host):
     host = frozen_host
     deploy(host, "nodejs", "hooked", """

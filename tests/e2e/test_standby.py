@@ -262,6 +262,17 @@ def test_with_reuse_never_nothing_of_one_request_is_left_for_the_next(standby_ho
     assert all(f"served {who}" in log for who in callers)
 
 
+def test_clones_without_network_stand_by_for_each_request(standby_host):
+    host, name = standby_host, "inward"
+    source = "exports.handler = async () => Object.keys(require('node:os').networkInterfaces());"
+    deploy(host, "nodejs", name, source, network="none", reuse="never", workers={"max": 2})
+    await_snapshot(host, name)
+    for _ in range(3):
+        await_standing(host, name)
+        assert host.invoke(name).json() == ["lo"]
+    assert rungs(host, name)["standby"] >= 3 and rungs(host, name)["plain"] == 0, rungs(host, name)
+
+
 def test_reuse_never_has_no_concurrency(standby_host):
     with pytest.raises(AssertionError, match="'concurrency' is 2"):
         standby_host.deploy_node("greedy", "exports.handler = async () => 1;", reuse="never", concurrency=2)

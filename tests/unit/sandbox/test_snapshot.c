@@ -32,6 +32,8 @@ static const char worker[] = "import socket\n"
 			     " n+=1\n"
 			     " if d==b'status\\n': a=open('/proc/self/status').read()\n"
 			     " elif d==b'limits\\n': a=open('/proc/self/limits').read()\n"
+			     " elif d==b'net\\n': a=' '.join(l.split(':')[0].strip() "
+			     "for l in list(open('/proc/self/net/dev'))[2:])\n"
 			     " elif d==b'more\\n': more=bytearray(b'y'*2000000); a='ok'\n"
 			     " elif d==b'tmp\\n': open('/tmp/x','w').write('y'); a='ok'\n"
 			     " elif d==b'read\\n': a=open('/tmp/x').read(); "
@@ -53,6 +55,7 @@ struct clone_run {
 };
 
 static struct cell_fixture fixture;
+static enum nest_cell_network network;
 
 static void on_started(struct nest_cell *cell, pid_t pid, void *arg)
 {
@@ -106,31 +109,20 @@ static struct nest_cell_spec worker_spec(void)
 	spec.code_fd = open(fixture.code_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_ge(spec.code_fd, 0);
 	spec.snapshot = true;
+	spec.network = network;
 	return spec;
 }
 
 static void start_plain_as(struct clone_run *run, uid_t uid)
 {
 	struct nest_cell_spec spec = worker_spec();
-	int channel[2], out[2], errors[2];
 	int r;
 
 	memset(run, 0, sizeof(*run));
-	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, channel), 0);
-	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
-	ck_assert_int_eq(pipe2(errors, O_CLOEXEC), 0);
 	spec.uid = uid ? uid : spec.uid;
-	spec.channel_fd = channel[1];
-	spec.stdout_fd = out[1];
-	spec.stderr_fd = errors[1];
-	r = nest_cell_start(fixture.sandbox, &spec, &events, run, &run->cell, &run->err);
+	r = nest_snapshot_start(
+		fixture.sandbox, &spec, &events, on_wired, run, &run->cell, &run->err);
 	ck_assert_msg(r == 0, "start: %s", nest_err_text(&run->err));
-	run->channel = channel[0];
-	run->out = out[0];
-	run->errors = errors[0];
-	close(channel[1]);
-	close(out[1]);
-	close(errors[1]);
 	close(spec.code_fd);
 	cell_fixture_await(&fixture, &run->started);
 }
@@ -633,6 +625,55 @@ START_TEST(test_a_clone_of_a_functions_snapshot_is_not_frozen)
 }
 END_TEST
 
+static void expect_own_network(void)
+{
+	char path[64], spawners[64] = "", ours[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/net", fixture.spawner.pid);
+	ck_assert_int_gt(readlink(path, spawners, sizeof(spawners) - 1), 0);
+	ck_assert_int_gt(readlink("/proc/self/ns/net", ours, sizeof(ours) - 1), 0);
+	ck_assert_str_eq(spawners, ours);
+}
+
+START_TEST(test_without_network_workers_and_clones_are_frozen)
+{
+	struct clone_run run;
+
+	/* in a cell that is prepared, or in one that is made for it */
+	network = NEST_CELL_NETWORK_NONE;
+	fixture.config.pool_size_none = (uint32_t)_i;
+	reopen();
+	make_parent(NEST_SNAPSHOT_MAPPED);
+	make_child(NEST_SNAPSHOT_MAPPED);
+	expect_child();
+	start_clone_as(&run, other_key, CHILD_UID, false);
+	await_clone(&run);
+	ck_assert_str_eq(ask(&run, "net\n"), "lo");
+	finish(&run);
+	start_plain(&run);
+	ck_assert_str_eq(ask(&run, "net\n"), "lo");
+	finish(&run);
+	expect_own_network();
+}
+END_TEST
+
+START_TEST(test_who_is_to_be_frozen_is_not_started_with_a_channel)
+{
+	struct nest_cell_spec spec = worker_spec();
+	struct clone_run run = { .cell = NULL };
+
+	ck_assert_int_eq(
+		nest_cell_start(fixture.sandbox, &spec, &events, &run, &run.cell, &run.err),
+		-EINVAL);
+	spec.snapshot = false;
+	ck_assert_int_eq(nest_snapshot_start(fixture.sandbox, &spec, &events, on_wired, &run,
+				 &run.cell, &run.err),
+		-EINVAL);
+	close(spec.code_fd);
+	ck_assert_ptr_null(run.cell);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("snapshot");
@@ -655,6 +696,8 @@ int main(void)
 	tcase_add_test(tcase, test_a_child_goes_when_its_parent_is_made_anew);
 	tcase_add_loop_test(tcase, test_a_damaged_parent_is_refused_with_its_child, 0, 3);
 	tcase_add_test(tcase, test_a_clone_of_a_functions_snapshot_is_not_frozen);
+	tcase_add_loop_test(tcase, test_without_network_workers_and_clones_are_frozen, 0, 2);
+	tcase_add_test(tcase, test_who_is_to_be_frozen_is_not_started_with_a_channel);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
