@@ -36,12 +36,12 @@ let born = {};
 let reseed = null;
 let uuidsAhead = null;
 let intsAhead = null;
+let drawnAhead = []; // all of them that there are, and the seed
 let connections = null;
 // node:crypto's, from prepare() on: a worker that is never frozen does not pay for loading it.
 let randomBytes;
 let randomInt;
 let randomUUID;
-let randomFillSync;
 
 function installGlobals(target) {
 	target.beforeSnapshot = (hook) => register(before, 'beforeSnapshot', hook);
@@ -55,8 +55,9 @@ function register(list, name, hook) {
 
 // Before any code of the function is loaded, in a worker that will be frozen.
 function prepare() {
-	({ randomBytes, randomInt, randomUUID, randomFillSync } = require('node:crypto'));
-	randomFillSync(seed);
+	const crypto = require('node:crypto');
+	({ randomBytes, randomInt, randomUUID } = crypto);
+	crypto.randomFillSync(seed);
 	const random = { random: nextRandom }.random;
 	Object.defineProperty(random, 'name', { value: 'random', configurable: true });
 	Object.defineProperty(Math, 'random', { value: random, writable: true, configurable: true });
@@ -104,6 +105,7 @@ async function rest(limitMs, serves, cloned, bare, rehearse) {
 	reseed ??= require(path.join(__dirname, 'reseed.node'));
 	uuidsAhead ??= findUuidsAhead();
 	intsAhead ??= findIntsAhead();
+	drawnAhead = [seed, uuidsAhead, intsAhead].filter((buffer) => buffer !== null);
 	for (let i = 0; i < WARM_ROUNDS; i++) await rehearse(invent(bare));
 	if (serves) await new Promise((resolve) => after(resolve, DATE_CACHE_MS));
 	collect(cloned);
@@ -126,8 +128,7 @@ async function wake(told, rehearsing) {
 
 // One of its own, as far as the runtime goes.
 function become(told) {
-	reseed(Buffer.from(told.entropy, 'hex'));
-	randomFillSync(seed);
+	reseed(Buffer.from(told.entropy, 'hex'), ...drawnAhead);
 	drawAnew();
 	if (told.env !== undefined) setEnvironment(told.env);
 	setTimeOrigin();
@@ -217,11 +218,10 @@ function findIntsAhead() {
 	return found;
 }
 
+// What could not be found has to be used up.
 function drawAnew() {
-	if (uuidsAhead !== null) randomFillSync(uuidsAhead);
-	else for (let i = 0; i < UUIDS_AHEAD; i++) randomUUID();
-	if (intsAhead !== null) randomFillSync(intsAhead);
-	else for (let i = 0; i < INTS_AHEAD; i++) randomInt(2);
+	for (let i = 0; uuidsAhead === null && i < UUIDS_AHEAD; i++) randomUUID();
+	for (let i = 0; intsAhead === null && i < INTS_AHEAD; i++) randomInt(2);
 }
 
 function setEnvironment(env) {
