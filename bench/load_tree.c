@@ -91,7 +91,7 @@ static int load(struct run *run, uv_loop_t *loop, char **argv, struct nest_err *
 		.max_tree_entries = 1000000,
 		.image_sources = anywhere,
 		.fetch = {
-			.connections = 8,
+			.connections = 16,
 			.timeout_ms = 300000,
 			.connect_timeout_ms = 5000,
 			.stall_ms = 10000,
