@@ -411,9 +411,9 @@ static const struct nest_config *daemon_config(void *arg)
 
 static void daemon_metrics(void *arg, struct nest_metrics_daemon *ret)
 {
-	const struct daemon *daemon = arg;
+	struct daemon *daemon = arg;
 
-	*ret = (struct nest_metrics_daemon){ .loop = &((struct daemon *)arg)->loop,
+	*ret = (struct nest_metrics_daemon){ .loop = &daemon->loop,
 		.start_time_ms = daemon->start_time_ms,
 		.ready = daemon->state == READY,
 		.draining = daemon->state >= DRAINING,

@@ -76,7 +76,6 @@ static bool collect(void *arg, struct nest_target *target, const struct nest_tar
 {
 	struct sample_set *set = arg;
 	void *targets = make_room(set->targets, set->n, &set->cap, sizeof(*set->targets));
-
 	struct sampled *one;
 
 	(void)target;

@@ -10,8 +10,8 @@ struct nest_err;
 
 /*
  * What a cell's PID 1 does for snapshots: it starts a *restorer*, a CRIU that waits in the cell's
- * namespaces with the kernel's features detected and the cell's wires in hand, and asks it to
- * restore, or ends it when the cell is used for a plain start.
+ * namespaces with the kernel's features detected, the cell's wires in hand and its request taken up,
+ * and gives it the images to restore, or ends it when the cell is used for a plain start.
  */
 
 /* Starts the restorer; one that can't be started shows when it is asked. */
