@@ -90,9 +90,8 @@ int nest_criu_image_replace(
 	return nest_fd_write_all(fd, nest_buf_bytes(bytes), bytes->len, err);
 }
 
-int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic,
-	int (*put)(struct nest_buf *out, struct nest_wire entry, const void *arg), const void *arg,
-	struct nest_buf *out)
+int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic, nest_wire_put_cb *put,
+	const void *arg, struct nest_buf *out)
 {
 	struct nest_wire entry;
 	int more;
@@ -101,7 +100,7 @@ int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic,
 	while (r == 0 && (more = nest_criu_image_next(image, &entry)) != 0) {
 		struct nest_buf whole = NEST_BUF_INIT;
 
-		r = more < 0 ? more : put(&whole, entry, arg);
+		r = more < 0 ? more : nest_wire_put_with(&whole, entry, put, arg);
 		if (r == 0)
 			r = nest_criu_image_put_buf(out, &whole);
 		nest_buf_done(&whole);

@@ -54,11 +54,10 @@ int nest_criu_image_replace(
 	int dir, const char *name, const struct nest_buf *bytes, struct nest_err *err);
 
 /*
- * Appends a copy of @image, of kind @magic, in which each entry is what @put makes of it, given
- * @arg: 0, -ENOMEM, -EBADMSG or what that fails with.
+ * Appends a copy of @image, of kind @magic, whose entries' fields are as @put makes them, given @arg:
+ * see nest_wire_put_with().
  */
-int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic,
-	int (*put)(struct nest_buf *out, struct nest_wire entry, const void *arg), const void *arg,
-	struct nest_buf *out);
+int nest_criu_image_copy(struct nest_criu_image *image, uint32_t magic, nest_wire_put_cb *put,
+	const void *arg, struct nest_buf *out);
 
 #endif

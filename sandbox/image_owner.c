@@ -25,33 +25,23 @@ bool nest_image_owner_is_in(const char *name)
 	return strncmp(name, "core-", strlen("core-")) == 0;
 }
 
-static int put_creds(struct nest_buf *out, const struct nest_wire_field *creds, const void *uid)
+static int put_cred(struct nest_buf *out, const struct nest_wire_field *field, const void *uid)
 {
-	struct nest_buf message = NEST_BUF_INIT;
-	struct nest_wire in = creds->in;
-	struct nest_wire_field field;
-	int r = creds->type == NEST_WIRE_BYTES ? 0 : -EBADMSG;
-
-	while (r >= 0 && (r = nest_wire_next(&in, &field)) > 0) {
-		if (field.number >= CREDS_UID && field.number <= CREDS_FSGID)
-			r = nest_wire_put_varint(&message, field.number, *(const uid_t *)uid);
-		else
-			r = nest_wire_put_raw(&message, &field.raw);
-	}
-	if (r == 0)
-		r = nest_wire_put_bytes(out, creds->number, nest_buf_bytes(&message), message.len);
-	nest_buf_done(&message);
-	return r;
+	return field->number >= CREDS_UID && field->number <= CREDS_FSGID
+		       ? nest_wire_put_varint(out, field->number, *(const uid_t *)uid)
+		       : nest_wire_put_raw(out, &field->raw);
 }
 
-static int put_thread(struct nest_buf *out, const struct nest_wire_field *thread, const void *uid)
+static int put_thread(struct nest_buf *out, const struct nest_wire_field *field, const void *uid)
 {
-	return nest_wire_put_inside(out, thread, THREAD_CREDS, put_creds, uid);
+	return field->number == THREAD_CREDS ? nest_wire_put_inside(out, field, put_cred, uid)
+					     : nest_wire_put_raw(out, &field->raw);
 }
 
-static int put_core(struct nest_buf *out, struct nest_wire core, const void *uid)
+static int put_core(struct nest_buf *out, const struct nest_wire_field *field, const void *uid)
 {
-	return nest_wire_put_with(out, core, CORE_THREAD, put_thread, uid);
+	return field->number == CORE_THREAD ? nest_wire_put_inside(out, field, put_thread, uid)
+					    : nest_wire_put_raw(out, &field->raw);
 }
 
 int nest_image_owner_write(int images, const char *name, uid_t uid, int to, struct nest_err *err)

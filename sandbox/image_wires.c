@@ -18,46 +18,24 @@ enum {
 	FILE_UNIX = 16,
 	FILE_PIPE = 18
 };
-enum {
-	UNIX_INO = 2
-};
-enum {
-	PIPE_PIPE_ID = 2
-};
+/* Of a socket its "ino", of a pipe its "pipe_id". */
+#define INO 2
 
 static int put_ino(struct nest_buf *out, const struct nest_wire_field *field, const void *arg)
 {
 	const uint64_t *inos = arg;
 
-	for (int i = 0; i < NEST_CRIU_RPC_WIRES; i++)
+	for (int i = 0; field->number == INO && i < NEST_CRIU_RPC_WIRES; i++)
 		if (field->value == inos[i])
-			return nest_wire_put_varint(out, field->number, NEST_CRIU_RPC_WIRE_INO(i));
+			return nest_wire_put_varint(out, INO, NEST_CRIU_RPC_WIRE_INO(i));
 	return nest_wire_put_raw(out, &field->raw);
 }
 
-static int put_unix(struct nest_buf *out, const struct nest_wire_field *field, const void *inos)
+static int put_file(struct nest_buf *out, const struct nest_wire_field *field, const void *inos)
 {
-	return nest_wire_put_inside(out, field, UNIX_INO, put_ino, inos);
-}
-
-static int put_pipe(struct nest_buf *out, const struct nest_wire_field *field, const void *inos)
-{
-	return nest_wire_put_inside(out, field, PIPE_PIPE_ID, put_ino, inos);
-}
-
-static int put_file(struct nest_buf *out, struct nest_wire file, const void *inos)
-{
-	struct nest_buf between = NEST_BUF_INIT;
-	int r = nest_wire_put_with(&between, file, FILE_UNIX, put_unix, inos);
-
-	if (r == 0) {
-		struct nest_wire rest = { .at = (const uint8_t *)nest_buf_bytes(&between),
-			.left = between.len };
-
-		r = nest_wire_put_with(out, rest, FILE_PIPE, put_pipe, inos);
-	}
-	nest_buf_done(&between);
-	return r;
+	return field->number == FILE_UNIX || field->number == FILE_PIPE
+		       ? nest_wire_put_inside(out, field, put_ino, inos)
+		       : nest_wire_put_raw(out, &field->raw);
 }
 
 int nest_image_wires_renumber(

@@ -126,28 +126,26 @@ int nest_wire_put_raw(struct nest_buf *out, const struct nest_wire *raw)
 	return nest_buf_append(out, raw->at, raw->left);
 }
 
-int nest_wire_put_with(struct nest_buf *out, struct nest_wire in, uint32_t number,
-	nest_wire_put_cb *put, const void *arg)
+int nest_wire_put_with(
+	struct nest_buf *out, struct nest_wire in, nest_wire_put_cb *put, const void *arg)
 {
 	struct nest_wire_field field;
 	int r;
 
 	while ((r = nest_wire_next(&in, &field)) > 0) {
-		r = field.number == number ? put(out, &field, arg)
-					   : nest_wire_put_raw(out, &field.raw);
+		r = put(out, &field, arg);
 		if (r < 0)
 			return r;
 	}
 	return r;
 }
 
-int nest_wire_put_inside(struct nest_buf *out, const struct nest_wire_field *field, uint32_t inner,
+int nest_wire_put_inside(struct nest_buf *out, const struct nest_wire_field *field,
 	nest_wire_put_cb *put, const void *arg)
 {
 	struct nest_buf message = NEST_BUF_INIT;
-	int r = field->type == NEST_WIRE_BYTES
-			? nest_wire_put_with(&message, field->in, inner, put, arg)
-			: -EBADMSG;
+	int r = field->type == NEST_WIRE_BYTES ? nest_wire_put_with(&message, field->in, put, arg)
+					       : -EBADMSG;
 
 	if (r == 0)
 		r = nest_wire_put_bytes(out, field->number, nest_buf_bytes(&message), message.len);

@@ -44,16 +44,16 @@ int nest_wire_put_string(struct nest_buf *out, uint32_t number, const char *text
 int nest_wire_put_raw(struct nest_buf *out, const struct nest_wire *raw);
 
 /*
- * Appends message @in, but has @put append something in the place of each of its fields @number; 0,
- * -ENOMEM, -EBADMSG, or what @put fails with.
+ * Appends message @in as @put makes it, which is called for each field and appends that, something else
+ * or nothing; 0, -ENOMEM, -EBADMSG, or what @put fails with.
  */
 typedef int nest_wire_put_cb(
 	struct nest_buf *out, const struct nest_wire_field *field, const void *arg);
-int nest_wire_put_with(struct nest_buf *out, struct nest_wire in, uint32_t number,
-	nest_wire_put_cb *put, const void *arg);
+int nest_wire_put_with(
+	struct nest_buf *out, struct nest_wire in, nest_wire_put_cb *put, const void *arg);
 
-/* Appends @field, a message, with @put called for its own fields @inner. For use in such a callback. */
-int nest_wire_put_inside(struct nest_buf *out, const struct nest_wire_field *field, uint32_t inner,
+/* The same for @field, which is a message. For use in such a callback. */
+int nest_wire_put_inside(struct nest_buf *out, const struct nest_wire_field *field,
 	nest_wire_put_cb *put, const void *arg);
 
 #endif
