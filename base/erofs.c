@@ -9,9 +9,6 @@
 
 #include "base/err.h"
 
-#define MAGIC 0xe0f5e1e2u
-#define BLOCK_BITS 12 /* of NEST_EROFS_BLOCK: the one size that every kernel's pages can hold */
-
 /* Where the fields lie in the superblock. */
 enum {
 	AT_MAGIC = 0,
@@ -30,7 +27,6 @@ enum {
 #define FEATURE_FRAGMENTS (1u << 5)
 #define FEATURES_KNOWN \
 	(FEATURE_LZ4 | FEATURE_ALGORITHMS | FEATURE_CHUNKS | FEATURE_TAILS | FEATURE_FRAGMENTS)
-#define ALGORITHM_LZ4 (1u << 0)
 
 static uint16_t read_16(const unsigned char *at)
 {
@@ -50,10 +46,11 @@ static uint32_t read_32(const unsigned char *at)
 
 bool nest_erofs_is_image(const void *bytes, size_t n)
 {
-	return n >= sizeof(uint32_t) && read_32(bytes) == MAGIC;
+	return n >= sizeof(uint32_t) && read_32(bytes) == NEST_EROFS_MAGIC;
 }
 
-int nest_erofs_check(const void *bytes, uint64_t file_bytes, struct nest_err *err)
+int nest_erofs_check(
+	const void *bytes, uint64_t file_bytes, unsigned algorithms, struct nest_err *err)
 {
 	const unsigned char *super = bytes;
 	uint32_t features = read_32(super + AT_INCOMPATIBLE);
@@ -61,7 +58,7 @@ int nest_erofs_check(const void *bytes, uint64_t file_bytes, struct nest_err *er
 
 	if (!nest_erofs_is_image(super, NEST_EROFS_BYTES))
 		return nest_err_say(err, -EINVAL, "it is no EROFS image");
-	if (super[AT_BLOCK_BITS] != BLOCK_BITS)
+	if (super[AT_BLOCK_BITS] != NEST_EROFS_BLOCK_BITS)
 		return nest_err_say(err, -EINVAL,
 			"the EROFS image must have blocks of %u bytes: make it with 'nestctl pack'",
 			NEST_EROFS_BLOCK);
@@ -70,12 +67,10 @@ int nest_erofs_check(const void *bytes, uint64_t file_bytes, struct nest_err *er
 			"the EROFS image needs features 0x%x that are not known here: make it with "
 			"'nestctl pack'",
 			features & ~FEATURES_KNOWN);
-	if (features & FEATURE_ALGORITHMS &&
-		read_16(super + AT_ALGORITHMS) & ~(unsigned)ALGORITHM_LZ4)
+	if (features & FEATURE_ALGORITHMS && read_16(super + AT_ALGORITHMS) & ~algorithms)
 		return nest_err_say(err, -EINVAL,
 			"the EROFS image is compressed otherwise than by LZ4: make it with "
-			"'nestctl "
-			"pack'");
+			"'nestctl pack'");
 	if (read_16(super + AT_EXTRA_DEVICES) != 0)
 		return nest_err_say(err, -EINVAL, "the EROFS image names other devices");
 	if (blocks == 0 || blocks > file_bytes / NEST_EROFS_BLOCK ||
@@ -99,7 +94,7 @@ static ssize_t read_at(int fd, void *bytes, size_t n, off_t offset)
 	return got;
 }
 
-int nest_erofs_check_file(int fd, uint64_t *ret_bytes, struct nest_err *err)
+int nest_erofs_check_file(int fd, unsigned algorithms, uint64_t *ret_bytes, struct nest_err *err)
 {
 	unsigned char super[NEST_EROFS_BYTES];
 	struct stat st;
@@ -115,7 +110,7 @@ int nest_erofs_check_file(int fd, uint64_t *ret_bytes, struct nest_err *err)
 		return 1;
 	if ((size_t)n < sizeof(super))
 		return nest_err_say(err, -EINVAL, "the EROFS image is cut short");
-	r = nest_erofs_check(super, (uint64_t)st.st_size, err);
+	r = nest_erofs_check(super, (uint64_t)st.st_size, algorithms, err);
 	if (r == 0)
 		*ret_bytes = (uint64_t)st.st_size;
 	return r;

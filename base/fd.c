@@ -51,6 +51,24 @@ int nest_fd_write_all(int fd, const void *bytes, size_t n, struct nest_err *err)
 	return 0;
 }
 
+int nest_fd_pwrite_all(int fd, const void *bytes, size_t n, uint64_t offset, struct nest_err *err)
+{
+	const char *at = bytes;
+
+	while (n > 0) {
+		ssize_t done = pwrite(fd, at, n, (off_t)offset);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			return nest_err_set(err, done < 0 ? -errno : -EIO, "write %zu bytes", n);
+		at += done;
+		n -= (size_t)done;
+		offset += (uint64_t)done;
+	}
+	return 0;
+}
+
 static int compare(const void *a, const void *b)
 {
 	return *(const int *)a - *(const int *)b;

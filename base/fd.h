@@ -3,6 +3,7 @@
 #define NEST_BASE_FD_H
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct nest_err;
@@ -20,6 +21,9 @@ int nest_fd_pipe(int flags, int ret_fds[2], struct nest_err *err);
 
 /* Writes all of @n bytes, retrying short writes and EINTR. Blocks on @fd. Any thread. */
 int nest_fd_write_all(int fd, const void *bytes, size_t n, struct nest_err *err);
+
+/* The same at @offset of a file, whose own offset stays where it is. */
+int nest_fd_pwrite_all(int fd, const void *bytes, size_t n, uint64_t offset, struct nest_err *err);
 
 /*
  * Closes all descriptors above 2 but the @n in @keep, which it sorts: what a child should have of its

@@ -189,6 +189,7 @@ static int insert(struct nest_cache *cache, const char *hex, const struct nest_d
 	tree->entries = totals->entries;
 	tree->disk = totals->disk;
 	tree->image = totals->image;
+	tree->made = totals->made;
 	if (totals->self_named)
 		snprintf(tree->content, sizeof(tree->content), "%s", hex);
 	HASH_ADD_KEYPTR(hh, cache->trees, nest_tree_hex(tree), NEST_DIGEST_HEX_LEN - 1, tree);
@@ -305,9 +306,9 @@ static int meta_text(
 {
 	return snprintf(ret, META_MAX,
 		"{\"format\":1,\"bytes\":%" PRIu64 ",\"entries\":%" PRIu64 ",\"disk\":%" PRIu64
-		",\"image\":%s,\"content\":\"%s\"}\n",
+		",\"image\":%s,\"made\":%s,\"content\":\"%s\"}\n",
 		totals->bytes, totals->entries, totals->disk, totals->image ? "true" : "false",
-		content);
+		totals->made ? "true" : "false", content);
 }
 
 int nest_cache_write_content(struct nest_cache *cache, const struct nest_tree *tree,
@@ -316,7 +317,8 @@ int nest_cache_write_content(struct nest_cache *cache, const struct nest_tree *t
 	const struct nest_draft_totals totals = { .bytes = tree->bytes,
 		.entries = tree->entries,
 		.disk = tree->disk,
-		.image = tree->image };
+		.image = tree->image,
+		.made = tree->made };
 	char name[NEST_DIGEST_HEX_LEN + sizeof(META_SUFFIX)];
 	char text[META_MAX];
 	int n = meta_text(&totals, content, text);
@@ -421,6 +423,7 @@ static int read_meta(struct nest_cache *cache, const char *name, struct nest_dra
 		nest_json_get_int(json, "entries", 0, INT64_MAX, &numbers[2], NULL) != 0 ||
 		nest_json_get_int(json, "disk", 0, INT64_MAX, &numbers[3], NULL) != 0 ||
 		nest_json_get_bool(json, "image", &ret->image, NULL) < 0 ||
+		nest_json_get_bool(json, "made", &ret->made, NULL) < 0 ||
 		nest_json_get_string(json, "content", &content, NULL) < 0 ||
 		(*content && nest_digest_check_hex(content) < 0))
 		return -EINVAL;

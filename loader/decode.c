@@ -84,17 +84,17 @@ static int begin_gzip(struct nest_decode *decode)
 	return 0;
 }
 
-static int begin_frames(struct nest_decode *decode)
+static int begin_frames(struct nest_decode *decode, const struct nest_pipeline_sink *sink)
 {
 	struct nest_unpack_source counted = {
 		.read = count_read, .stop = decode->source.stop ? stop_read : NULL, .arg = decode
 	};
 
-	return nest_pipeline_new(&counted, &decode->pipeline, &decode->err);
+	return nest_pipeline_new(&counted, sink, &decode->pipeline, &decode->err);
 }
 
 int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source *source,
-	struct nest_decode **ret, struct nest_err *err)
+	const struct nest_pipeline_sink *sink, struct nest_decode **ret, struct nest_err *err)
 {
 	nest_autodecode struct nest_decode *decode = calloc(1, sizeof(*decode));
 	int rc;
@@ -102,7 +102,7 @@ int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source 
 	if (!decode)
 		return nest_err_set(err, -ENOMEM, "decompress");
 	decode->source = *source;
-	rc = kind == NEST_DECODE_GZIP ? begin_gzip(decode) : begin_frames(decode);
+	rc = kind == NEST_DECODE_GZIP ? begin_gzip(decode) : begin_frames(decode, sink);
 	if (rc < 0) {
 		if (err)
 			*err = decode->err;

@@ -8,6 +8,7 @@
 #include "loader/unpack.h"
 
 struct nest_err;
+struct nest_pipeline_sink;
 
 /* A source whose bytes are those of another one, decompressed. */
 struct nest_decode;
@@ -25,10 +26,11 @@ enum nest_decode_kind nest_decode_kind(const void *bytes, size_t n);
 /*
  * Decompresses @source (borrowed), which is not NEST_DECODE_NONE. zstd and LZ4 are decompressed on
  * all CPUs, ahead of who reads, by threads of the decoder's own: these call @source, one at a time,
- * until the decoder is freed. The caller owns @ret. Any thread.
+ * until the decoder is freed. Their frames are shown to @sink (borrowed; NULL: to nobody). The caller
+ * owns @ret. Any thread.
  */
 int nest_decode_new(enum nest_decode_kind kind, const struct nest_unpack_source *source,
-	struct nest_decode **ret, struct nest_err *err);
+	const struct nest_pipeline_sink *sink, struct nest_decode **ret, struct nest_err *err);
 
 /* NULL is fine. Blocks while the source does. Any thread. */
 void nest_decode_free(struct nest_decode *decode);

@@ -32,8 +32,10 @@
 #include "base/err.h"
 #include "loader/beneath.h"
 #include "loader/draft_file.h"
+#include "loader/draft_image.h"
 #include "loader/name.h"
 #include "loader/threads.h"
+#include "loader/tree_image.h"
 #include "loader/writers.h"
 
 #define BLOCK 4096u	  /* what file systems commonly allocate at least */
@@ -41,9 +43,10 @@
 
 struct nest_draft {
 	int root_fd;
-	bool masked;		      /* what is created doesn't get the mode that was asked for */
-	struct nest_draft_file *file; /* the one begun, or NULL */
-	struct nest_writers *writers; /* NULL: the caller's thread writes all */
+	bool masked; /* what is created doesn't get the mode that was asked for */
+	struct nest_draft_image *image;	  /* what it becomes instead of a directory; or NULL */
+	struct nest_draft_file *file;	  /* the one begun, or NULL */
+	struct nest_writers *writers;	  /* NULL: the caller's thread writes all */
 	struct nest_writers_piece *piece; /* of the file begun, not handed over yet */
 	struct nest_draft_loan loan;
 	int dir_fd; /* of the entry added last: the next one mostly lies beside it */
@@ -90,6 +93,7 @@ void nest_draft_free(struct nest_draft *draft)
 	nest_draft_lend(draft, NULL);
 	nest_writers_free(draft->writers);
 	free(draft->piece);
+	nest_draft_image_free(draft->image);
 	nest_draft_file_free(draft->file);
 	nest_cleanup_close(&draft->dir_fd);
 	nest_cleanup_close(&draft->root_fd);
@@ -116,17 +120,27 @@ static int fail(struct nest_err *err, int code, const char *verb, const char *na
 	return nest_err_set(err, code, "%s entry %s", verb, nest_name_quote(name, quoted));
 }
 
+static int too_many(const struct nest_draft *draft, struct nest_err *err)
+{
+	return nest_err_say(err, -EFBIG, "code tree has more than %llu entries",
+		(unsigned long long)draft->limits.max_entries);
+}
+
+/* The same of what draft->image answers: what was added counts. */
+static int word_image(
+	struct nest_draft *draft, int rc, const char *verb, const char *name, struct nest_err *err)
+{
+	draft->totals.entries = nest_draft_image_entries(draft->image);
+	if (rc == -EFBIG)
+		return too_many(draft, err);
+	return rc < 0 ? fail(err, rc, verb, name) : 0;
+}
+
 static int check_cancel(const struct nest_draft *draft, struct nest_err *err)
 {
 	if (draft->limits.cancel && atomic_load(draft->limits.cancel))
 		return nest_err_say(err, -ECANCELED, "the load was abandoned");
 	return 0;
-}
-
-static int too_many(const struct nest_draft *draft, struct nest_err *err)
-{
-	return nest_err_say(err, -EFBIG, "code tree has more than %llu entries",
-		(unsigned long long)draft->limits.max_entries);
 }
 
 int nest_draft_visit(struct nest_draft *draft, struct nest_err *err)
@@ -258,8 +272,9 @@ static int word(struct nest_err *err, int rc, const char *verb, const char *name
 }
 
 /*
- * Cleans @name and enters its directory; *@ret_last is its last component, within @clean.
- * A name that means the tree itself is refused here.
+ * Cleans @name and enters its directory; *@ret_last is its last component, within @clean. An image
+ * has no directories yet, and knows names as a whole. A name that means the tree itself is refused
+ * here.
  */
 static int approach(struct nest_draft *draft, const char *name, char clean[NEST_NAME_CAP],
 	const char **ret_last, struct nest_err *err)
@@ -276,6 +291,8 @@ static int approach(struct nest_draft *draft, const char *name, char clean[NEST_
 		return rc;
 	if (clean[0] == '\0')
 		return fail(err, -EEXIST, "make", name);
+	if (draft->image)
+		return 0;
 	slash = strrchr(clean, '/');
 	n = slash ? (size_t)(slash - clean) : 0;
 	memcpy(parent, clean, n);
@@ -298,6 +315,9 @@ int nest_draft_add_dir(struct nest_draft *draft, const char *name, struct nest_e
 	rc = nest_name_clean(name, clean, err);
 	if (rc < 0)
 		return rc;
+	if (draft->image)
+		return word_image(
+			draft, nest_draft_image_add_dir(draft->image, clean), "make", name, err);
 	rc = enter(draft, clean, &cause);
 	if (rc == 0)
 		return 0;
@@ -305,6 +325,20 @@ int nest_draft_add_dir(struct nest_draft *draft, const char *name, struct nest_e
 	if (err)
 		*err = cause;
 	return cause.code;
+}
+
+static int make_symlink(struct nest_draft *draft, const char *name, const char *last,
+	const char *target, struct nest_err *err)
+{
+	int rc = charge_entry(draft, err);
+
+	if (rc < 0)
+		return rc;
+	if (symlinkat(target, draft->dir_fd, last) < 0)
+		return fail(err, -errno, "make symbolic link for", name);
+	if (strlen(target) > INLINE_TARGET)
+		draft->totals.disk += BLOCK;
+	return 0;
 }
 
 int nest_draft_add_symlink(
@@ -317,12 +351,11 @@ int nest_draft_add_symlink(
 
 	if (rc == 0)
 		rc = nest_name_check_target(clean, target, &cause);
-	if (rc == 0)
-		rc = charge_entry(draft, &cause);
-	if (rc == 0 && symlinkat(target, draft->dir_fd, last) < 0)
-		rc = fail(&cause, -errno, "make symbolic link for", name);
-	if (rc == 0 && strlen(target) > INLINE_TARGET)
-		draft->totals.disk += BLOCK;
+	if (rc == 0 && draft->image)
+		rc = word_image(draft, nest_draft_image_add_symlink(draft->image, clean, target),
+			"make symbolic link for", name, &cause);
+	else if (rc == 0)
+		rc = make_symlink(draft, name, last, target, &cause);
 	if (rc < 0 && err)
 		*err = cause;
 	return rc;
@@ -330,19 +363,15 @@ int nest_draft_add_symlink(
 
 /*
  * Opens the directory of the file that a hard link names; *@ret_last is that name, within @clean.
+ * -ENOENT: there is no such file.
  */
-static int find_target(struct nest_draft *draft, const char *name, const char *target,
-	char clean[NEST_NAME_CAP], int *ret_fd, const char **ret_last, struct nest_err *err)
+static int find_target(
+	const struct nest_draft *draft, char *clean, int *ret_fd, const char **ret_last)
 {
-	char quoted[NEST_NAME_QUOTED_CAP];
-	char quoted_target[NEST_NAME_QUOTED_CAP];
 	nest_autoclose int fd = -1;
+	char *slash = strrchr(clean, '/');
 	struct stat st;
-	char *slash;
 
-	if (nest_name_clean(target, clean, err) < 0)
-		return nest_err_wrap(err, "hard link %s", nest_name_quote(name, quoted));
-	slash = strrchr(clean, '/');
 	if (slash)
 		*slash = '\0';
 	fd = nest_beneath_open(draft->root_fd, slash ? clean : "", O_PATH | O_DIRECTORY);
@@ -352,31 +381,50 @@ static int find_target(struct nest_draft *draft, const char *name, const char *t
 	 * tree.
 	 */
 	if (fd < 0 || fstatat(fd, *ret_last, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
-		return nest_err_say(err, -EINVAL,
-			"hard link %s to %s, which is no file that came before it",
-			nest_name_quote(name, quoted), nest_name_quote(target, quoted_target));
+		return -ENOENT;
 	*ret_fd = nest_take_fd(fd);
 	return 0;
+}
+
+/* -ENOENT: @clean_target is no file that is there. */
+static int make_hardlink(struct nest_draft *draft, const char *name, const char *clean,
+	const char *last, char *clean_target, struct nest_err *err)
+{
+	nest_autoclose int target_dir = -1;
+	const char *target_last;
+	int rc;
+
+	if (draft->image) {
+		rc = nest_draft_image_add_hardlink(draft->image, clean, clean_target);
+		return rc == -ENOENT ? rc : word_image(draft, rc, "make hard link for", name, err);
+	}
+	rc = find_target(draft, clean_target, &target_dir, &target_last);
+	if (rc == 0)
+		rc = charge_entry(draft, err);
+	if (rc == 0 && linkat(target_dir, target_last, draft->dir_fd, last, 0) < 0)
+		rc = fail(err, -errno, "make hard link for", name);
+	return rc;
 }
 
 int nest_draft_add_hardlink(
 	struct nest_draft *draft, const char *name, const char *target, struct nest_err *err)
 {
 	struct nest_err cause = NEST_ERR_INIT;
-	nest_autoclose int target_dir = -1;
+	char quoted[NEST_NAME_QUOTED_CAP];
+	char quoted_target[NEST_NAME_QUOTED_CAP];
 	char clean_target[NEST_NAME_CAP];
 	char clean[NEST_NAME_CAP];
-	const char *target_last = "";
-	const char *last;
+	const char *last = NULL;
 	int rc = approach(draft, name, clean, &last, &cause);
 
-	if (rc == 0)
-		rc = find_target(
-			draft, name, target, clean_target, &target_dir, &target_last, &cause);
-	if (rc == 0)
-		rc = charge_entry(draft, &cause);
-	if (rc == 0 && linkat(target_dir, target_last, draft->dir_fd, last, 0) < 0)
-		rc = fail(&cause, -errno, "make hard link for", name);
+	if (rc == 0 && nest_name_clean(target, clean_target, &cause) < 0)
+		rc = nest_err_wrap(&cause, "hard link %s", nest_name_quote(name, quoted));
+	else if (rc == 0)
+		rc = make_hardlink(draft, name, clean, last, clean_target, &cause);
+	if (rc == -ENOENT)
+		rc = nest_err_say(&cause, -EINVAL,
+			"hard link %s to %s, which is no file that came before it",
+			nest_name_quote(name, quoted), nest_name_quote(target, quoted_target));
 	if (rc < 0 && err)
 		*err = cause;
 	return rc;
@@ -386,10 +434,12 @@ static int create(struct nest_draft *draft, const char *name, const char *last, 
 	struct nest_err *err)
 {
 	mode_t mode = executable ? 0755 : 0644;
-	int fd = openat(
-		draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	int rc;
+	int rc = charge_entry(draft, err);
+	int fd;
 
+	if (rc < 0)
+		return rc;
+	fd = openat(draft->dir_fd, last, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return fail(err, -errno, "create", name);
 	rc = nest_draft_file_new(fd, name, &draft->file, err);
@@ -407,11 +457,12 @@ int nest_draft_begin_file(struct nest_draft *draft, const char *name, int64_t si
 	int rc = approach(draft, name, clean, &last, &cause);
 
 	draft->file_charged = 0;
-	if (rc == 0)
-		rc = charge_entry(draft, &cause);
 	if (rc == 0 && size > 0)
 		rc = charge_file(draft, (uint64_t)size, &cause);
-	if (rc == 0)
+	if (rc == 0 && draft->image)
+		rc = word_image(draft, nest_draft_image_begin_file(draft->image, clean), "create",
+			name, &cause);
+	else if (rc == 0)
 		rc = create(draft, name, last, executable, &cause);
 	if (rc < 0 && err)
 		*err = cause;
@@ -469,6 +520,26 @@ static size_t put_into_piece(struct nest_draft *draft, const char *bytes, size_t
 	return n;
 }
 
+static int cant_be_image(struct nest_err *err)
+{
+	return nest_err_say(err, -ENOTSUP, "the archive can't be kept as an image");
+}
+
+/* What isn't lent lies nobody knows where. */
+static int write_to_image(struct nest_draft *draft, const char *bytes, size_t n, uint64_t offset,
+	struct nest_err *err)
+{
+	const struct nest_draft_loan *loan = &draft->loan;
+	int rc;
+
+	if (is_lent(draft, bytes, n))
+		rc = nest_draft_image_add_bytes(
+			draft->image, loan->at + (uint64_t)(bytes - loan->bytes), n, offset);
+	else
+		rc = nest_draft_image_refuse(draft->image);
+	return rc < 0 ? cant_be_image(err) : 0;
+}
+
 int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint64_t offset,
 	struct nest_err *err)
 {
@@ -483,6 +554,8 @@ int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint
 	rc = charge_file(draft, offset + n, err);
 	if (rc < 0)
 		return rc;
+	if (draft->image)
+		return write_to_image(draft, p, n, offset, err);
 	if (offset + n > file->written)
 		file->written = offset + n;
 	while (n > 0) {
@@ -520,6 +593,10 @@ int nest_draft_end_file(struct nest_draft *draft, uint64_t size, bool executable
 		return rc;
 	/* What the source announced and didn't hold. */
 	draft->totals.bytes -= draft->file_charged - size;
+	if (draft->image)
+		return nest_draft_image_end_file(draft->image, size, executable, mtime_s) < 0
+			       ? cant_be_image(err)
+			       : 0;
 	draft->totals.disk += (size + BLOCK - 1) / BLOCK * BLOCK;
 	file->size = size;
 	file->executable = executable;
@@ -536,9 +613,42 @@ int nest_draft_end_file(struct nest_draft *draft, uint64_t size, bool executable
 int nest_draft_start_writers(struct nest_draft *draft, struct nest_err *err)
 {
 	/* On one CPU they would only take turns with the caller. */
-	if (draft->writers || nest_threads_count() == 1)
+	if (draft->writers || draft->image || nest_threads_count() == 1)
 		return 0;
 	return nest_writers_new(&draft->writers, err);
+}
+
+int nest_draft_make_image(struct nest_draft *draft, struct nest_err *err)
+{
+	int fd = openat(draft->root_fd, NEST_TREE_IMAGE_NAME,
+		O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return nest_err_set(err, -errno, "create an image in staging");
+	return nest_draft_image_new(fd, draft->limits.max_entries, &draft->image, err);
+}
+
+const struct nest_pipeline_sink *nest_draft_sink(struct nest_draft *draft)
+{
+	return draft->image ? nest_draft_image_sink(draft->image) : NULL;
+}
+
+bool nest_draft_refused(const struct nest_draft *draft)
+{
+	return draft->image && nest_draft_image_refused(draft->image);
+}
+
+int nest_draft_finish_image(struct nest_draft *draft, struct nest_err *err)
+{
+	int rc = nest_draft_image_finish(draft->image, err);
+
+	if (rc < 0)
+		return rc;
+	/* nobody may have it open for writing who wants it sealed */
+	nest_draft_image_free(nest_take_ptr(draft->image));
+	rc = nest_tree_image_keep(draft->root_fd, &draft->totals, err);
+	draft->totals.made = rc == 0;
+	return rc;
 }
 
 int nest_draft_flush(struct nest_draft *draft, struct nest_err *err)

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 struct nest_err;
+struct nest_pipeline_sink;
 
 /*
  * A tree that is being made in the staging directory: the one way by which anything is written into
@@ -27,12 +28,30 @@ struct nest_draft_totals {
 	uint64_t entries; /* files, directories and links, without the tree's own directory */
 	uint64_t disk;	  /* what it takes there: whole blocks, and one for each directory */
 	bool image;	  /* it is one file-system image (loader/tree_image.h) */
+	bool made;	  /* which was made here, of an archive */
 	bool self_named;  /* the tree is called by the digest of what is in its directory */
 };
 
 /* Makes the directory @name in @staging_fd and starts a tree in it; the caller owns @ret. */
 int nest_draft_new(int staging_fd, const char *name, const struct nest_draft_limits *limits,
 	struct nest_draft **ret, struct nest_err *err);
+
+/*
+ * Lets the draft, which is empty, become one EROFS image of what is added, to be mounted, instead of
+ * a directory of it. This takes an archive whose bytes are lent, of frames that the sink below is
+ * shown and that an image can hold. What is called fails with -ENOTSUP where it can't, and
+ * nest_draft_refused() is true then: the archive is to be unpacked into another draft.
+ */
+int nest_draft_make_image(struct nest_draft *draft, struct nest_err *err);
+
+/* The image's sink for its archive's frames (loader/pipeline.h); NULL: it is to be a directory. */
+const struct nest_pipeline_sink *nest_draft_sink(struct nest_draft *draft);
+
+/* Whether the archive is the reason that there is no image. */
+bool nest_draft_refused(const struct nest_draft *draft);
+
+/* Writes the image, once its archive was read to its end. Nothing may be added any more. */
+int nest_draft_finish_image(struct nest_draft *draft, struct nest_err *err);
 
 /* Lets go of the draft, not of what was written; NULL is fine. */
 void nest_draft_free(struct nest_draft *draft);
@@ -65,6 +84,7 @@ int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint
 struct nest_draft_loan {
 	const char *bytes;
 	size_t n;
+	uint64_t at;		     /* of the first of them in the archive, decompressed */
 	void (*hold)(void *token);   /* called by the draft's user's thread */
 	void (*let_go)(void *token); /* any thread, as often */
 	void *token;

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "loader/name.h"
 
 int nest_draft_file_new(
@@ -47,20 +48,9 @@ static int fail(
 int nest_draft_file_write(const struct nest_draft_file *file, const void *bytes, size_t n,
 	uint64_t offset, struct nest_err *err)
 {
-	const char *p = bytes;
+	int rc = nest_fd_pwrite_all(file->fd, bytes, n, offset, NULL);
 
-	while (n > 0) {
-		ssize_t done = pwrite(file->fd, p, n, (off_t)offset);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return fail(file, done < 0 ? -errno : -EIO, "write", err);
-		p += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
+	return rc < 0 ? fail(file, rc, "write", err) : 0;
 }
 
 static void set_mtime(int fd, int64_t mtime_s)

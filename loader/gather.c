@@ -397,34 +397,51 @@ static void free_layers(struct layers *all)
 	free(all);
 }
 
-/* A load that merges the layers, which are all there, and answers in their name. */
-static int merge(struct layers *all, struct nest_err *err)
+/* Starts a load that merges @n @trees (borrowed), lowest first, which answers @cb. */
+static int merge(struct nest_gather *gather, struct nest_tree *const *trees, size_t n,
+	nest_loader_cb *cb, void *arg, struct nest_err *err)
 {
-	struct nest_load *load = nest_loader_new_load(all->gather->loader, err);
+	struct nest_load *load = nest_loader_new_load(gather->loader, err);
 	const char *hexes[LAYERS_MAX];
 	int rc;
 
 	if (!load)
 		return -ENOMEM;
-	load->gather = all->gather;
-	load->cb = all->cb;
-	load->arg = all->arg;
+	load->gather = gather;
+	load->cb = cb;
+	load->arg = arg;
 	load->placed = true;
-	load->shown = strdup("layers");
-	load->layers = calloc(all->n, sizeof(struct nest_tree *));
+	load->shown = strdup(n > 1 ? "layers" : nest_tree_digest(trees[0]));
+	load->layers = calloc(n, sizeof(struct nest_tree *));
 	rc = load->layers && load->shown ? 0 : nest_err_set(err, -ENOMEM, "merge layers");
-	for (size_t i = 0; rc == 0 && i < all->n; i++)
-		hexes[i] = nest_tree_hex(all->layer[i].tree);
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		hexes[i] = nest_tree_hex(trees[i]);
 	if (rc == 0)
-		rc = nest_layers_digest(hexes, all->n, load->hex, err);
+		rc = nest_layers_digest(hexes, n, load->hex, err);
 	if (rc < 0) {
 		nest_load_free(load);
 		return rc;
 	}
-	for (size_t i = 0; i < all->n; i++)
-		load->layers[load->n_layers++] = nest_take_ptr(all->layer[i].tree);
+	for (size_t i = 0; i < n; i++)
+		load->layers[load->n_layers++] = nest_tree_ref(trees[i]);
 	nest_loader_start(load);
 	return 0;
+}
+
+int nest_gather_unpack(struct nest_gather *gather, struct nest_tree *tree, nest_loader_cb *cb,
+	void *arg, struct nest_err *err)
+{
+	return merge(gather, &tree, 1, cb, arg, err);
+}
+
+/* All layers are there. */
+static int merge_all(struct layers *all, struct nest_err *err)
+{
+	struct nest_tree *trees[LAYERS_MAX];
+
+	for (size_t i = 0; i < all->n; i++)
+		trees[i] = all->layer[i].tree;
+	return merge(all->gather, trees, all->n, all->cb, all->arg, err);
 }
 
 static void finish_layers(struct layers *all)
@@ -432,7 +449,7 @@ static void finish_layers(struct layers *all)
 	int rc = all->err.code;
 
 	if (rc == 0)
-		rc = merge(all, &all->err);
+		rc = merge_all(all, &all->err);
 	if (rc < 0)
 		all->cb(all->arg, NULL, &all->err);
 	free_layers(all);

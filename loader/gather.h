@@ -22,6 +22,10 @@ int nest_gather_new(struct nest_loader *loader, uv_loop_t *loop,
 int nest_gather_load(struct nest_gather *gather, const struct nest_reference *references, size_t n,
 	nest_loader_cb *cb, void *arg, struct nest_err *err);
 
+/* As nest_loader_unpack(). */
+int nest_gather_unpack(struct nest_gather *gather, struct nest_tree *tree, nest_loader_cb *cb,
+	void *arg, struct nest_err *err);
+
 /* The load that will make @hex as soon as its first bytes have come, or NULL. */
 struct nest_load *nest_gather_find(struct nest_gather *gather, const char *hex);
 

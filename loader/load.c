@@ -17,13 +17,22 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "loader/copy.h"
+#include "loader/erofs_frames.h"
 #include "loader/fetch.h"
 #include "loader/layers.h"
+#include "loader/tree.h"
 #include "loader/tree_image.h"
 #include "loader/unpack.h"
 #include "loader/unpack_erofs.h"
+#include "loader/unpack_frames.h"
 
 #define CHUNK (256u * 1024)
+
+/* How it went with an archive, besides 0 and -errno. */
+enum {
+	KEPT = 1, /* it was an image, and the draft wasn't needed */
+	REFUSED,  /* no image can be made of it, and it is all there: to be unpacked */
+};
 
 void nest_load_free(struct nest_load *load)
 {
@@ -139,7 +148,10 @@ static int unpack_layer(struct nest_load *load, const struct nest_tree *tree, co
 	if (rc == 0)
 		rc = nest_draft_new(nest_cache_staging_fd(load->cache), name, &load->limits, &draft,
 			&load->err);
-	return rc < 0 ? rc : nest_unpack_erofs_file(fd, draft, &load->err);
+	if (rc < 0)
+		return rc;
+	return tree->made ? nest_unpack_frames(fd, draft, &load->err)
+			  : nest_unpack_erofs_file(fd, draft, &load->err);
 }
 
 /* @name: where in staging it may be unpacked. */
@@ -226,7 +238,7 @@ static int unpack_stream(struct nest_load *load, struct nest_draft *draft)
 		load->err = why;
 		return why.code;
 	}
-	if (rc < 0 && rc != -EBADMSG)
+	if (rc < 0 && rc != -EBADMSG && !nest_draft_refused(draft))
 		return rc;
 	end = nest_fetch_stream_finish(load->stream, hex, &why);
 	if (end < 0) {
@@ -234,14 +246,22 @@ static int unpack_stream(struct nest_load *load, struct nest_draft *draft)
 		return end;
 	}
 	end = check_digest(load, hex);
-	return end < 0 ? end : rc;
+	if (end < 0)
+		return end;
+	return rc < 0 && nest_draft_refused(draft) ? REFUSED : rc;
 }
+
+/* What the first bytes say. */
+struct look {
+	bool whole; /* all of it must be, and is, there */
+	bool fit;   /* frames that an image may hold */
+};
 
 /*
  * Looks at the first bytes: are they of the format that was promised? An image must be there as a
  * whole before it is anything; what isn't one is unpacked as it comes.
  */
-static int examine(struct nest_load *load, int fd, bool *ret_whole)
+static int examine(struct nest_load *load, int fd, struct look *ret)
 {
 	char bytes[NEST_REFERENCE_LOOK];
 	uint64_t n = sizeof(bytes);
@@ -258,9 +278,10 @@ static int examine(struct nest_load *load, int fd, bool *ret_whole)
 	rc = nest_reference_check_format(load->format, bytes, (size_t)got, &load->err);
 	if (rc < 0)
 		return rc;
-	*ret_whole = !load->stream || nest_reference_check_format(
+	ret->whole = !load->stream || nest_reference_check_format(
 					      NEST_REFERENCE_EROFS, bytes, (size_t)got, NULL) == 0;
-	return load->stream && *ret_whole ? finish_stream(load, &load->err) : 0;
+	ret->fit = nest_erofs_frames_fit(bytes, (size_t)got);
+	return load->stream && ret->whole ? finish_stream(load, &load->err) : 0;
 }
 
 static int copy_dir(struct nest_load *load, struct nest_draft *draft)
@@ -283,13 +304,19 @@ static int open_archive(struct nest_load *load)
 	return fd < 0 ? nest_err_set(&load->err, -errno, "open the archive in staging") : fd;
 }
 
+/* Whether an image of what is loaded may be mounted. */
+static bool may_keep(const struct nest_load *load)
+{
+	return !load->in_layers && nest_tree_image_allowed(load->image_sources, load->source);
+}
+
 /* Keeps an image as it is, if it may be mounted. 1: it may not, or the archive is none. */
 static int keep_image(struct nest_load *load, const char *draft_name)
 {
 	struct nest_draft_totals totals;
 	int rc;
 
-	if (load->in_layers || !nest_tree_image_allowed(load->image_sources, load->source))
+	if (!may_keep(load))
 		return 1;
 	rc = nest_tree_image_fill(nest_cache_staging_fd(load->cache), load->archive, draft_name,
 		&load->limits, &totals, &load->err);
@@ -301,7 +328,7 @@ static int keep_image(struct nest_load *load, const char *draft_name)
 static int unpack_whole(struct nest_load *load, int fd, struct nest_draft *draft)
 {
 	uint64_t bytes;
-	int rc = nest_erofs_check_file(fd, &bytes, &load->err);
+	int rc = nest_erofs_check_file(fd, NEST_EROFS_LZ4, &bytes, &load->err);
 
 	if (rc < 0)
 		return rc;
@@ -309,24 +336,57 @@ static int unpack_whole(struct nest_load *load, int fd, struct nest_draft *draft
 		       : nest_unpack_file(fd, draft, &load->err);
 }
 
-/* 1: it was an image, and @draft wasn't needed. */
+/* Makes an image of an archive whose frames an image can hold. */
+static int make_image(struct nest_load *load, int fd, bool whole, struct nest_draft *draft)
+{
+	int rc = nest_draft_make_image(draft, &load->err);
+
+	if (rc == 0)
+		rc = whole ? nest_unpack_file(fd, draft, &load->err) : unpack_stream(load, draft);
+	if (rc == 0)
+		rc = nest_draft_finish_image(draft, &load->err);
+	/* what was wrong with a download is more than that */
+	if (rc < 0 && nest_draft_refused(draft) && (whole || rc == -ENOTSUP))
+		return REFUSED;
+	return rc;
+}
+
 static int make_from_archive(struct nest_load *load, struct nest_draft *draft, const char *name)
 {
 	nest_autoclose int fd = open_archive(load);
-	bool whole = false;
+	struct look look = { .whole = false };
 	int rc;
 
 	if (fd < 0)
 		return fd;
-	rc = examine(load, fd, &whole);
-	if (rc < 0)
-		return rc;
-	if (!whole)
+	rc = examine(load, fd, &look);
+	if (rc == 0 && look.fit && load->zstd_images && may_keep(load))
+		return make_image(load, fd, look.whole, draft);
+	if (rc == 0 && !look.whole)
 		return unpack_stream(load, draft);
-	rc = keep_image(load, name);
+	if (rc == 0)
+		rc = keep_image(load, name);
 	if (rc <= 0)
-		return rc < 0 ? rc : 1;
+		return rc < 0 ? rc : KEPT;
 	return unpack_whole(load, fd, draft);
+}
+
+/* Once more, as a directory, when all bytes are there. */
+static int unpack_again(struct nest_load *load, const char *name)
+{
+	nest_autodraft struct nest_draft *draft = NULL;
+	int staging_fd = nest_cache_staging_fd(load->cache);
+	nest_autoclose int fd = open_archive(load);
+	int rc = fd < 0 ? fd : nest_file_remove_tree(staging_fd, name, &load->err);
+
+	load->err = (struct nest_err)NEST_ERR_INIT;
+	if (rc == 0)
+		rc = nest_draft_new(staging_fd, name, &load->limits, &draft, &load->err);
+	if (rc == 0)
+		rc = nest_unpack_file(fd, draft, &load->err);
+	if (rc == 0)
+		nest_draft_totals(draft, &load->totals);
+	return rc;
 }
 
 static int make_draft(struct nest_load *load, const char *name)
@@ -335,15 +395,16 @@ static int make_draft(struct nest_load *load, const char *name)
 	int rc = nest_draft_new(
 		nest_cache_staging_fd(load->cache), name, &load->limits, &draft, &load->err);
 
-	if (rc == 0 && load->path) {
+	if (rc == 0 && load->path)
 		rc = copy_dir(load, draft);
-	} else if (rc == 0 && load->layers) {
+	else if (rc == 0 && load->layers)
 		rc = merge_layers(load, draft);
-	} else if (rc == 0) {
+	else if (rc == 0)
 		rc = make_from_archive(load, draft, name);
-		if (rc == 1)
-			return 0;
-	}
+	if (rc == REFUSED)
+		return unpack_again(load, name);
+	if (rc == KEPT)
+		return 0;
 	if (rc == 0)
 		nest_draft_totals(draft, &load->totals);
 	load->totals.self_named = load->path != NULL;

@@ -35,6 +35,7 @@ struct nest_load {
 	atomic_bool cancel;
 	const char *source; /* of the archive: its URL, or "admin"; outlives the load */
 	const char *const *image_sources; /* the loader's */
+	bool zstd_images;		  /* likewise */
 	/* Of loads by reference (loader/gather.c): */
 	struct nest_gather *gather;
 	char *shown; /* for messages: the reference without what may be secret */

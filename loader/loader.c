@@ -35,6 +35,7 @@ struct nest_loader {
 	struct nest_gather *gather; /* NULL once it is closed */
 	struct nest_draft_limits limits;
 	char **image_sources;	   /* NULL-terminated, or NULL */
+	bool zstd_images;	   /* archives may become images */
 	uv_idle_t idle;		   /* active while callbacks are due, or closing */
 	struct nest_load *working; /* on the pool */
 	struct nest_load *done;	   /* their callbacks are due */
@@ -456,6 +457,14 @@ int nest_loader_load(struct nest_loader *loader, const struct nest_reference *re
 	return rc < 0 ? rc : nest_gather_load(loader->gather, references, n, cb, arg, err);
 }
 
+int nest_loader_unpack(struct nest_loader *loader, struct nest_tree *tree, nest_loader_cb *cb,
+	void *arg, struct nest_err *err)
+{
+	int rc = nest_loader_check_open(loader, err);
+
+	return rc < 0 ? rc : nest_gather_unpack(loader->gather, tree, cb, arg, err);
+}
+
 struct nest_load *nest_loader_new_load(struct nest_loader *loader, struct nest_err *err)
 {
 	struct nest_load *load = calloc(1, sizeof(*load));
@@ -468,6 +477,7 @@ struct nest_load *nest_loader_new_load(struct nest_loader *loader, struct nest_e
 	load->cache = loader->cache;
 	load->limits = loader->limits;
 	load->image_sources = (const char *const *)loader->image_sources;
+	load->zstd_images = loader->zstd_images;
 	load->limits.cancel = &load->cancel;
 	load->fd = -1;
 	return load;
@@ -590,6 +600,7 @@ int nest_loader_open(uv_loop_t *loop, const struct nest_loader_config *config,
 	if (!loader)
 		return nest_err_set(err, -ENOMEM, "open the loader");
 	loader->image_sources = copy_sources(config->image_sources);
+	loader->zstd_images = config->zstd_images;
 	loader->loop = loop;
 	rc = nest_gather_new(loader, loop, config, &loader->gather, err);
 	if (rc == 0)

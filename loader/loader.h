@@ -35,6 +35,12 @@ struct nest_loader_config {
 	 * uploads, "*" for all. NULL: nobody's. Those of others, and layers, are unpacked. Copied.
 	 */
 	const char *const *image_sources;
+	/*
+	 * Whether images may be compressed with zstd (nest_sandbox_zstd_images()). Then an archive
+	 * of these sources, if it is of small zstd frames as nestctl makes them, becomes an image
+	 * of the same frames, instead of a directory of what is in them.
+	 */
+	bool zstd_images;
 };
 
 /* Opens the cache and removes what a crash left half-made in it. Blocks on the disk. */
@@ -70,6 +76,13 @@ int nest_loader_import_dir(struct nest_loader *loader, const char *path, nest_lo
  */
 int nest_loader_load(struct nest_loader *loader, const struct nest_reference *references, size_t n,
 	nest_loader_cb *cb, void *arg, struct nest_err *err);
+
+/*
+ * Makes a directory of the image @tree (borrowed), which can't be mounted. It is another tree, with a
+ * digest made of the image's.
+ */
+int nest_loader_unpack(struct nest_loader *loader, struct nest_tree *tree, nest_loader_cb *cb,
+	void *arg, struct nest_err *err);
 
 /*
  * An archive that arrives in pieces: written to a staging file while its SHA-256 is taken, then

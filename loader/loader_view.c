@@ -108,13 +108,19 @@ static int digest_file(int fd, char ret_hex[NEST_DIGEST_HEX_LEN], struct nest_er
 	return rc < 0 ? rc : nest_digest_final(digest, ret_hex, err);
 }
 
+/* Whether its file is what was loaded, byte for byte. */
+static bool is_artifact(const struct nest_tree *tree)
+{
+	return tree->image && !tree->made;
+}
+
 static int read_it(struct verification *v)
 {
 	nest_autoclose int fd = -1;
 	char path[32];
 	int rc;
 
-	if (nest_tree_kind(v->tree) == NEST_TREE_IMAGE) {
+	if (is_artifact(v->tree)) {
 		rc = nest_tree_open_image(v->tree, &fd, &v->err);
 		return rc < 0 ? rc : digest_file(fd, v->found, &v->err);
 	}
@@ -223,7 +229,7 @@ static void step(struct verification *v)
 		return;
 	}
 	v->tree = nest_tree_ref(tree);
-	strcpy(v->wanted, tree->image ? nest_tree_hex(tree) : tree->content);
+	strcpy(v->wanted, is_artifact(tree) ? nest_tree_hex(tree) : tree->content);
 	v->record = !v->wanted[0] && !tree->unsettled;
 	v->work.data = v;
 	if (uv_queue_work(nest_loader_loop(v->loader), &v->work, read_on_pool, after_read) < 0) {

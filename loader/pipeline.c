@@ -68,6 +68,7 @@ struct slot {
 
 struct nest_pipeline {
 	struct nest_unpack_source source;
+	const struct nest_pipeline_sink *sink; /* or NULL */
 	unsigned n_workers;
 	unsigned n_started;
 	bool reader_started;
@@ -392,6 +393,14 @@ static int check_kind(
 	return 0;
 }
 
+static int show(struct nest_pipeline *pipeline, const struct nest_frames *frames, const void *bytes,
+	struct nest_err *err)
+{
+	const struct nest_pipeline_sink *sink = pipeline->sink;
+
+	return sink ? sink->take(sink->arg, frames, bytes, err) : 0;
+}
+
 /* 1: a frame was read, 0: there was none any more. */
 static int read_frame(struct nest_pipeline *pipeline, struct nest_err *err)
 {
@@ -408,10 +417,14 @@ static int read_frame(struct nest_pipeline *pipeline, struct nest_err *err)
 			return rc;
 		if (frames.kind == NEST_FRAMES_SKIP && frames.last)
 			return skip(pipeline, frames.need - pipeline->in_len, err);
-		if (frames.at > 0 && is_long(&frames))
-			return stream_frame(pipeline, frames.kind, err);
-		if (rc == 0)
-			return queue_frame(pipeline, &frames, err);
+		if (frames.at > 0 && is_long(&frames)) {
+			rc = show(pipeline, &frames, NULL, err);
+			return rc < 0 ? rc : stream_frame(pipeline, frames.kind, err);
+		}
+		if (rc == 0) {
+			rc = show(pipeline, &frames, pipeline->in, err);
+			return rc < 0 ? rc : queue_frame(pipeline, &frames, err);
+		}
 		rc = gather(pipeline, (size_t)frames.need, err);
 		if (rc < 0)
 			return rc;
@@ -497,8 +510,8 @@ static int start(struct nest_pipeline *pipeline, struct nest_err *err)
 	return rc;
 }
 
-int nest_pipeline_new(
-	const struct nest_unpack_source *source, struct nest_pipeline **ret, struct nest_err *err)
+int nest_pipeline_new(const struct nest_unpack_source *source,
+	const struct nest_pipeline_sink *sink, struct nest_pipeline **ret, struct nest_err *err)
 {
 	struct nest_pipeline *pipeline = calloc(1, sizeof(*pipeline));
 	int rc;
@@ -506,6 +519,7 @@ int nest_pipeline_new(
 	if (!pipeline)
 		return out_of_memory(err);
 	pipeline->source = *source;
+	pipeline->sink = sink;
 	pthread_mutex_init(&pipeline->lock, NULL);
 	pthread_cond_init(&pipeline->room, NULL);
 	pthread_cond_init(&pipeline->work, NULL);

@@ -5,7 +5,20 @@
 #include <sys/types.h>
 
 struct nest_err;
+struct nest_frames;
 struct nest_unpack_source;
+
+/* Who wants to see the frames themselves. */
+struct nest_pipeline_sink {
+	/*
+	 * The next frame as it came, of which @head tells the length and the content's; @bytes is
+	 * NULL for one that isn't had in one piece. Called in the order of the stream, by a thread
+	 * of the pipeline's, before the frame's content is given out. -errno ends the stream.
+	 */
+	int (*take)(
+		void *arg, const struct nest_frames *head, const void *bytes, struct nest_err *err);
+	void *arg;
+};
 
 /*
  * A stream of zstd or LZ4 frames that is being decompressed by threads of its own, ahead of the one
@@ -14,11 +27,11 @@ struct nest_unpack_source;
 struct nest_pipeline;
 
 /*
- * Starts the threads, which call @source (borrowed) from now on until the pipeline is freed. The
- * caller owns @ret. Any thread.
+ * Starts the threads, which call @source and @sink (NULL: none), both borrowed, from now on until the
+ * pipeline is freed. The caller owns @ret. Any thread.
  */
-int nest_pipeline_new(
-	const struct nest_unpack_source *source, struct nest_pipeline **ret, struct nest_err *err);
+int nest_pipeline_new(const struct nest_unpack_source *source,
+	const struct nest_pipeline_sink *sink, struct nest_pipeline **ret, struct nest_err *err);
 
 /* Stops and joins the threads; blocks while the source does. NULL is fine. Any thread. */
 void nest_pipeline_free(struct nest_pipeline *pipeline);

@@ -137,7 +137,7 @@ static bool take_next(void *arg, struct nest_tree *tree)
 {
 	struct nest_record *record = arg;
 
-	if (tree->content[0] || tree->image || tree->unsettled || tree->tried)
+	if (tree->content[0] || (tree->image && !tree->made) || tree->unsettled || tree->tried)
 		return true;
 	tree->tried = true;
 	if (nest_tree_open(tree, &record->fd, NULL) < 0)

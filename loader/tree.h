@@ -12,14 +12,15 @@
 
 struct nest_cache;
 
-/* The inside of a published tree, for loader/cache.c and loader/tree.c only. */
+/* The inside of a published tree, for the loader's own files. */
 struct nest_tree {
 	struct nest_cache *cache; /* a reference to it is held while refs > 0 */
 	unsigned refs;
 	uint64_t bytes;
 	uint64_t entries;
 	uint64_t disk;
-	bool image; /* it holds one file-system image, to be mounted */
+	bool image; /* it holds one file-system image, to be mounted, */
+	bool made;  /* which was made here of an archive, whose digest the tree has */
 	char content
 		[NEST_DIGEST_HEX_LEN]; /* digest of what is in the directory; "": not taken yet */
 	bool unsettled;	 /* not durable: what is known of it mustn't be written down yet */

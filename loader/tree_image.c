@@ -65,33 +65,45 @@ static int link_into(int staging_fd, const char *file, const char *draft, struct
 	return 0;
 }
 
-int nest_tree_image_fill(int staging_fd, const char *file, const char *draft,
-	const struct nest_draft_limits *limits, struct nest_draft_totals *ret, struct nest_err *err)
+static int keep(int fd, struct nest_draft_totals *ret, struct nest_err *err)
 {
-	nest_autoclose int fd = openat(staging_fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	uint64_t bytes;
 	struct stat st;
-	int rc;
 
-	if (fd < 0)
-		return nest_err_set(err, -errno, "open the artifact");
-	rc = nest_erofs_check_file(fd, &bytes, err);
-	if (rc != 0)
-		return rc;
-	if (bytes > limits->max_bytes)
-		return nest_err_say(err, -EFBIG, "the image is larger than %llu bytes",
-			(unsigned long long)limits->max_bytes);
 	if (fchmod(fd, 0400) < 0 || fstat(fd, &st) < 0)
 		return nest_err_set(err, -errno, "keep the image in the code cache");
-	rc = link_into(staging_fd, file, draft, err);
-	if (rc < 0)
-		return rc;
 	seal(fd);
 	*ret = (struct nest_draft_totals){
-		.bytes = bytes,
+		.bytes = (uint64_t)st.st_size,
 		.entries = 1,
 		.disk = (uint64_t)st.st_blocks * DISK_BLOCK + NEST_EROFS_BLOCK,
 		.image = true,
 	};
 	return 0;
+}
+
+int nest_tree_image_keep(int draft_fd, struct nest_draft_totals *ret, struct nest_err *err)
+{
+	nest_autoclose int fd =
+		openat(draft_fd, NEST_TREE_IMAGE_NAME, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? nest_err_set(err, -errno, "open the image in staging") : keep(fd, ret, err);
+}
+
+int nest_tree_image_fill(int staging_fd, const char *file, const char *draft,
+	const struct nest_draft_limits *limits, struct nest_draft_totals *ret, struct nest_err *err)
+{
+	nest_autoclose int fd = openat(staging_fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	uint64_t bytes;
+	int rc;
+
+	if (fd < 0)
+		return nest_err_set(err, -errno, "open the artifact");
+	rc = nest_erofs_check_file(fd, NEST_EROFS_LZ4, &bytes, err);
+	if (rc != 0)
+		return rc;
+	if (bytes > limits->max_bytes)
+		return nest_err_say(err, -EFBIG, "the image is larger than %llu bytes",
+			(unsigned long long)limits->max_bytes);
+	rc = link_into(staging_fd, file, draft, err);
+	return rc < 0 ? rc : keep(fd, ret, err);
 }

@@ -39,4 +39,10 @@ int nest_tree_image_fill(int staging_fd, const char *file, const char *draft,
 	const struct nest_draft_limits *limits, struct nest_draft_totals *ret,
 	struct nest_err *err);
 
+/*
+ * The image that was made in @draft_fd, a draft's directory, is as it shall be: takes all rights to
+ * write it away. Nobody may have it open for writing. Blocks on the disk. Any thread.
+ */
+int nest_tree_image_keep(int draft_fd, struct nest_draft_totals *ret, struct nest_err *err);
+
 #endif

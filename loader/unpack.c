@@ -49,6 +49,7 @@ struct unpack {
 	struct nest_err *err;
 	uint64_t entries;
 	bool zip;		 /* it begins as a zip does, and its directory was checked */
+	uint64_t at;		 /* of the next chunk, decompressed */
 	uint64_t trailing_zeros; /* at the end of what was read so far */
 	char name[NEST_NAME_QUOTED_CAP];
 };
@@ -106,6 +107,7 @@ static void lend(struct unpack *unpack, const void *bytes, size_t n)
 	void *token = nest_decode_bytes(unpack->decode);
 	const struct nest_draft_loan loan = { .bytes = bytes,
 		.n = n,
+		.at = unpack->at,
 		.hold = nest_pipeline_hold,
 		.let_go = nest_pipeline_let_go,
 		.token = token };
@@ -131,6 +133,7 @@ static la_ssize_t on_read(struct archive *archive, void *arg, const void **ret_b
 	count_zeros(unpack, *ret_bytes, (size_t)n);
 	if (unpack->decode)
 		lend(unpack, *ret_bytes, (size_t)n);
+	unpack->at += (uint64_t)n;
 	return n;
 }
 
@@ -179,7 +182,8 @@ static int open_source(struct unpack *unpack)
 	kind = nest_decode_kind(unpack->first, unpack->first_len);
 	if (kind == NEST_DECODE_NONE)
 		return check_zip(unpack);
-	return nest_decode_new(kind, &whole, &unpack->decode, unpack->err);
+	return nest_decode_new(
+		kind, &whole, nest_draft_sink(unpack->draft), &unpack->decode, unpack->err);
 }
 
 static int open_archive(struct unpack *unpack)

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/fd.h"
 #include "loader/cache.h"
 #include "loader/load.h"
 #include "loader/loader.h"
@@ -68,23 +69,6 @@ int nest_upload_open(struct nest_loader *loader, uint64_t max_bytes, struct nest
 	return 0;
 }
 
-/* Always from the same offset, so that it can be tried again as a whole. */
-static int write_at(int fd, const char *bytes, size_t n, uint64_t offset)
-{
-	while (n > 0) {
-		ssize_t done = pwrite(fd, bytes, n, (off_t)offset);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done < 0 ? -errno : -EIO;
-		bytes += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
-}
-
 static int append(struct nest_upload *upload, const void *bytes, size_t n, struct nest_err *err)
 {
 	int rc = nest_loader_check_open(upload->loader, err);
@@ -94,9 +78,10 @@ static int append(struct nest_upload *upload, const void *bytes, size_t n, struc
 	if (n > upload->max_bytes - upload->size)
 		return nest_err_say(err, -EFBIG, "archive larger than %llu bytes",
 			(unsigned long long)upload->max_bytes);
-	rc = write_at(upload->fd, bytes, n, upload->size);
+	/* Always from the same offset, so that it can be tried again as a whole. */
+	rc = nest_fd_pwrite_all(upload->fd, bytes, n, upload->size, NULL);
 	if ((rc == -ENOSPC || rc == -EDQUOT) && nest_loader_make_room(upload->loader))
-		rc = write_at(upload->fd, bytes, n, upload->size);
+		rc = nest_fd_pwrite_all(upload->fd, bytes, n, upload->size, NULL);
 	if (rc < 0)
 		return nest_err_set(err, rc, "write the archive to the code cache");
 	upload->size += n;

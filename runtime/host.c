@@ -180,6 +180,7 @@ static int open_loader(
 		.allow_unverified = host->config.allow_unverified,
 		.fetch = fetch_config(host),
 		.image_sources = image_sources(host, spawner),
+		.zstd_images = nest_sandbox_zstd_images(spawner),
 	};
 	int r = make_dir(host, "code", dir, err);
 

@@ -181,6 +181,24 @@ static void give_up(struct nest_deployment *deployment, const struct nest_err *e
 	free_deployment(deployment);
 }
 
+static void on_code(void *arg, struct nest_tree *tree, const struct nest_err *err);
+
+/* An image that can't be mounted: this host's config, or the machine, may have been others. */
+static void unpack(struct nest_deployment *deployment, const struct nest_err *why)
+{
+	struct nest_tree *tree = nest_take_ptr(deployment->tree);
+	struct nest_err err = NEST_ERR_INIT;
+	int r;
+
+	nest_services_event(&deployment->host->services, NEST_LOG_WARN,
+		"the code of function '%s' is unpacked, as its image can't be mounted: %s",
+		deployment->spec->name, nest_err_text(why));
+	r = nest_loader_unpack(deployment->host->loader, tree, on_code, deployment, &err);
+	nest_tree_unref(tree);
+	if (r < 0)
+		give_up(deployment, &err);
+}
+
 static void on_mount(void *arg, struct nest_mount *mount, const struct nest_err *err)
 {
 	struct nest_deployment *deployment = arg;
@@ -189,7 +207,7 @@ static void on_mount(void *arg, struct nest_mount *mount, const struct nest_err 
 	if (mount)
 		complete(deployment);
 	else
-		give_up(deployment, err);
+		unpack(deployment, err);
 }
 
 /* The code is in the cache: an image must be mounted yet. */
@@ -202,7 +220,7 @@ static void on_later(void *arg)
 		complete(deployment);
 	else if (nest_mounts_get(&deployment->host->services, deployment->tree, on_mount,
 			 deployment, &err) < 0)
-		give_up(deployment, &err);
+		unpack(deployment, &err);
 }
 
 static void on_code(void *arg, struct nest_tree *tree, const struct nest_err *err)

@@ -26,6 +26,7 @@ struct nest_sandbox_terms {
 	char no_snapshots[256]; /* why there are none, or "" */
 	char criu[256];		/* the program that makes them */
 	char no_images[256];	/* why none is mounted, or "" */
+	bool zstd_images;	/* the kernel reads zstd in images */
 };
 
 /* A message that the socket had no room for yet, with copies of its descriptors. */

@@ -122,6 +122,7 @@ struct nest_message_ready {
 	char no_snapshots[256];			/* why, or "" */
 	char criu[256];				/* the program that makes snapshots, or "" */
 	char no_images[256];			/* why none is mounted, or "" */
+	uint32_t zstd_images;			/* 1: the kernel reads zstd in images, 0 */
 };
 
 struct nest_message_started {

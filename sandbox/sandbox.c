@@ -142,7 +142,13 @@ static int await_ready(int fd, struct nest_sandbox_terms *terms, struct nest_err
 	terms->criu[sizeof(terms->criu) - 1] = '\0';
 	memcpy(terms->no_images, message->ready.no_images, sizeof(terms->no_images));
 	terms->no_images[sizeof(terms->no_images) - 1] = '\0';
+	terms->zstd_images = message->ready.zstd_images == 1;
 	return 0;
+}
+
+bool nest_sandbox_zstd_images(const struct nest_sandbox_spawner *spawner)
+{
+	return spawner->terms->zstd_images;
 }
 
 const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner)

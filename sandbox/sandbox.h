@@ -68,6 +68,9 @@ int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sa
  */
 const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner);
 
+/* Whether it mounts images that are compressed with zstd, which kernels do since Linux 6.10. */
+bool nest_sandbox_zstd_images(const struct nest_sandbox_spawner *spawner);
+
 /* Ends a spawner that was never opened, and frees its terms. Blocks until it has exited. */
 void nest_sandbox_dismiss(struct nest_sandbox_spawner *spawner);
 

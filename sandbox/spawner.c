@@ -26,6 +26,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/erofs.h"
 #include "base/fd.h"
 #include "sandbox/privilege.h"
 #include "sandbox/sandbox.h"
@@ -498,8 +499,10 @@ static int open_images(struct nest_spawner *spawner, const struct nest_sandbox_c
 	if (r < 0)
 		return r;
 	images->missing[0] = '\0';
-	if (nest_spawner_image_try(images->dir, &why) == 0)
+	if (nest_spawner_image_try(images->dir, NEST_EROFS_LZ4, &why) == 0) {
+		images->zstd = nest_spawner_image_try(images->dir, NEST_EROFS_ZSTD, NULL) == 0;
 		return 0;
+	}
 	snprintf(images->missing, sizeof(images->missing), "%.255s", nest_err_text(&why));
 	close(nest_take_fd(images->dir));
 	return 0;
@@ -620,6 +623,7 @@ static void tell_ready(const struct nest_spawner *spawner, int sock, const struc
 	memcpy(ready.no_snapshots, spawner->no_snapshots, sizeof(ready.no_snapshots));
 	memcpy(ready.criu, spawner->criu.binary, sizeof(ready.criu));
 	memcpy(ready.no_images, spawner->images.missing, sizeof(ready.no_images));
+	ready.zstd_images = spawner->images.zstd;
 	nest_message_begin(&ready.head, NEST_MESSAGE_READY, sizeof(ready), 0);
 	nest_message_send(sock, &ready);
 }

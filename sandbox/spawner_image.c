@@ -8,7 +8,7 @@
  *  - The bytes can't change under the driver. The agent owns the cache, so the spawner mounts a
  *    nameless copy that belongs to root (shared blocks where the file system can), or the file
  *    itself where fs-verity has made it immutable.
- *  - The superblock is checked in that copy: known features, one device, LZ4 only.
+ *  - The superblock is checked in that copy: known features, one device, LZ4 or zstd.
  *  - The mount is read-only, without devices and set-uid programs, and lives in a mount namespace
  *    where no process runs: cells get detached clones, each of its own function's image only. All
  *    of it goes with the spawner.
@@ -207,10 +207,10 @@ static int mount_either_way(int file, int *ret_mount, struct nest_err *err)
 }
 
 /* An image of one empty directory, as fs/erofs/erofs_fs.h of Linux lays it out. */
-static int write_empty(int fd, struct nest_err *err)
+static int write_empty(int fd, unsigned algorithms, struct nest_err *err)
 {
 	enum {
-		ROOT = 36,
+		ROOT = 40,
 		ROOT_AT = ROOT * 32
 	};
 	static const struct {
@@ -221,6 +221,7 @@ static int write_empty(int fd, struct nest_err *err)
 		{ NEST_EROFS_OFFSET + 12, { 12, 0, ROOT } }, /* bits of a block's size, top inode */
 		{ NEST_EROFS_OFFSET + 16, { 1 } },	     /* inodes */
 		{ NEST_EROFS_OFFSET + 36, { 1 } },	     /* blocks */
+		{ NEST_EROFS_OFFSET + 80, { 3 } },	     /* compression, with settings */
 		{ ROOT_AT, { 4 } },			     /* a short inode, data behind it */
 		{ ROOT_AT + 4, { 0xed, 0x41, 2 } },	     /* mode, links */
 		{ ROOT_AT + 8, { 27 } },		     /* size */
@@ -231,19 +232,29 @@ static int write_empty(int fd, struct nest_err *err)
 		{ ROOT_AT + 52, { 25, 0, 2 } },
 		{ ROOT_AT + 56, { '.', '.', '.' } },
 	};
+	/* each algorithm's begin with their length; no distance, and a window of a megabyte */
+	static const unsigned char lz4[] = { 14, 0 };
+	static const unsigned char zstd[] = { 6, 0, 0, 10 };
 	unsigned char image[NEST_EROFS_BLOCK] = { 0 };
+	unsigned char *settings = image + NEST_EROFS_OFFSET + NEST_EROFS_BYTES;
 
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(fields); i++)
 		memcpy(image + fields[i].at, fields[i].bytes, sizeof(fields[i].bytes));
+	image[NEST_EROFS_OFFSET + 84] = (unsigned char)algorithms;
+	if (algorithms & NEST_EROFS_LZ4)
+		memcpy(settings, lz4, sizeof(lz4));
+	else
+		memcpy(settings, zstd, sizeof(zstd));
 	return nest_fd_write_all(fd, image, sizeof(image), err);
 }
 
-int nest_spawner_image_try(int dir, struct nest_err *err)
+int nest_spawner_image_try(int dir, unsigned algorithms, struct nest_err *err)
 {
 	nest_autoclose int made = openat(dir, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0400);
 	nest_autoclose int file = -1;
 	nest_autoclose int mount = -1;
-	int r = made < 0 ? nest_err_set(err, -errno, "make an image") : write_empty(made, err);
+	int r = made < 0 ? nest_err_set(err, -errno, "make an image")
+			 : write_empty(made, algorithms, err);
 
 	if (r == 0)
 		r = reopen(made, &file, err);
@@ -281,7 +292,7 @@ static int mount_image(
 		return nest_err_set(err, -errno, "enter the host's mount namespace");
 	r = nest_spawner_image_freeze(spawner->images.dir, file, &frozen, err);
 	if (r == 0)
-		r = nest_erofs_check_file(frozen, &bytes, err);
+		r = nest_erofs_check_file(frozen, NEST_EROFS_LZ4 | NEST_EROFS_ZSTD, &bytes, err);
 	if (r == 1)
 		r = nest_err_say(err, -EINVAL, "it is no EROFS image");
 	if (r < 0)

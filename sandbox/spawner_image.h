@@ -13,6 +13,7 @@ struct nest_spawner_image;
 /* The spawner's side of file-system images (docs/SECURITY.md, "Images"). */
 struct nest_spawner_images {
 	bool enabled;
+	bool zstd;	   /* the kernel reads images that are compressed so */
 	char missing[256]; /* why not, or "" */
 	int dir;	   /* the state directory: nameless copies are made in it */
 	int mounts;	   /* the namespace that they are mounted in, which no process stays in */
@@ -26,9 +27,10 @@ int nest_spawner_image_open_dir(
 
 /*
  * Mounts an empty image that it makes in @dir, to see whether this machine can, and lets go of it.
- * Needs /proc and /dev of the host. Blocks on the disk.
+ * The image says that it is compressed by @algorithms (base/erofs.h). Needs /proc and /dev of the
+ * host. Blocks on the disk.
  */
-int nest_spawner_image_try(int dir, struct nest_err *err);
+int nest_spawner_image_try(int dir, unsigned algorithms, struct nest_err *err);
 
 /*
  * Makes the namespace for the mounts and returns to the one of descriptor @own_mounts: with

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A tar archive in zstd frames of 1 MB each, none of which needs another: the host decodes them in
- * parallel. The seek table at the end is that of zstd's contrib/seekable_format, in a skippable
- * frame, so that every zstd reads the file.
+ * A tar archive in zstd frames of about 1 MB each, none of which needs another: the host decodes them
+ * in parallel, and may mount them as they are (loader/erofs_frames.h): so no frame, even of what can't
+ * be compressed, takes more than EROFS's largest, 1 MB with its headers. The seek table at the end is
+ * that of zstd's contrib/seekable_format, in a skippable frame, so that every zstd reads the file.
  */
 #include <endian.h>
 #include <errno.h>
@@ -21,7 +22,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 
-#define FRAME (1u << 20)
+#define FRAME ((1u << 20) - 4096)
 #define SKIPPABLE 0x184d2a5eu
 #define SEEKABLE 0x8f92eab1u
 

@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 
 	if (kind == NEST_DECODE_NONE)
 		return 0;
-	if (nest_decode_new(kind, &source, &decode, &err) < 0)
+	if (nest_decode_new(kind, &source, NULL, &decode, &err) < 0)
 		abort();
 	while ((got = nest_decode_read(decode, &out)) > 0 && all < (8u << 20))
 		all += (uint64_t)got;

@@ -30,7 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 
 	if (image < 0 || write(image, bytes, n) != (ssize_t)n)
 		abort();
-	rc = nest_erofs_check_file(image, &size, &err);
+	rc = nest_erofs_check_file(image, NEST_EROFS_LZ4, &size, &err);
 	if (rc == 0)
 		rc = nest_unpack_erofs_file(image, draft, &err);
 	draft_check_end(top, draft, &limits, rc < 0 ? rc : 0, &err);

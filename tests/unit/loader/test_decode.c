@@ -118,7 +118,7 @@ static int decode_all(struct input *input, uint64_t *ret_n, struct nest_err *err
 
 	input->at = 0;
 	kit_ok(nest_decode_new(nest_decode_kind(nest_buf_bytes(&input->stream), input->stream.len),
-		       &source, &decode, err),
+		       &source, NULL, &decode, err),
 		err);
 	while ((n = nest_decode_read(decode, &bytes)) > 0) {
 		ck_assert_uint_le(all + (uint64_t)n, input->content.len);
@@ -374,7 +374,7 @@ START_TEST(a_bomb_is_stopped_by_its_ratio)
 		ssize_t n;
 
 		arm(&bomb, sizes[i], UINT64_C(1) << 30);
-		kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, &decode, &err), &err);
+		kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, NULL, &decode, &err), &err);
 		while ((n = nest_decode_read(decode, &bytes)) > 0)
 			all += (uint64_t)n;
 		ck_assert_int_eq((int)n, -EFBIG);
@@ -415,7 +415,7 @@ START_TEST(memory_stays_bounded_however_much_there_is)
 
 	add_zstd(&repeat.input, 1u << 20, true, 0);
 	ck_assert_int_eq(getrusage(RUSAGE_SELF, &before), 0);
-	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, &decode, &err), &err);
+	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, NULL, &decode, &err), &err);
 	while ((n = nest_decode_read(decode, &bytes)) > 0)
 		all += (uint64_t)n;
 	ck_assert_int_eq((int)n, 0);
@@ -477,7 +477,7 @@ START_TEST(who_gives_up_does_not_wait_for_the_source)
 
 	for (unsigned i = 0; i < 5; i++)
 		add_zstd(&stall.input, 100000, true, 0);
-	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, &decode, &err), &err);
+	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, NULL, &decode, &err), &err);
 	ck_assert_int_gt((int)nest_decode_read(decode, &bytes), 0);
 	pthread_mutex_lock(&stall.lock);
 	while (!stall.waiting)
@@ -501,7 +501,7 @@ START_TEST(who_gives_up_leaves_a_full_queue_behind)
 		add_zstd(&input, 1u << 20, true, 0);
 	for (unsigned reads = 0; reads < 3; reads++) {
 		input.at = 0;
-		kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, &decode, &err), &err);
+		kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, NULL, &decode, &err), &err);
 		for (unsigned i = 0; i < reads; i++)
 			ck_assert_int_gt((int)nest_decode_read(decode, &bytes), 0);
 		nest_decode_free(decode);
@@ -527,7 +527,7 @@ START_TEST(what_came_before_a_source_failed_is_given_out)
 	const void *bytes;
 
 	add_zstd(&input, 5000, true, 0);
-	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, &decode, &err), &err);
+	kit_ok(nest_decode_new(NEST_DECODE_ZSTD, &source, NULL, &decode, &err), &err);
 	ck_assert_int_eq((int)nest_decode_read(decode, &bytes), 5000);
 	ck_assert_int_eq((int)nest_decode_read(decode, &bytes), -EIO);
 	ck_assert_ptr_nonnull(strstr(nest_decode_why(decode), "Input/output error"));

@@ -272,11 +272,11 @@ START_TEST(a_superblock_is_believed_in_nothing)
 	unsigned char super[NEST_EROFS_BYTES];
 
 	memcpy(super, bytes + NEST_EROFS_OFFSET, sizeof(super));
-	kit_ok(nest_erofs_check(super, n, NULL), NULL);
+	kit_ok(nest_erofs_check(super, n, NEST_EROFS_LZ4, NULL), NULL);
 	super[80] |= 2; /* what byte 84 means hangs on it */
 	super[84] = 1;
 	super[85] = 0;
-	kit_ok(nest_erofs_check(super, n, NULL), NULL);
+	kit_ok(nest_erofs_check(super, n, NEST_EROFS_LZ4, NULL), NULL);
 	ck_assert(!nest_tree_image_is(bytes, NEST_EROFS_OFFSET));
 	ck_assert(nest_tree_image_is(bytes, NEST_TREE_IMAGE_LOOK));
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(rows); i++) {
@@ -285,10 +285,11 @@ START_TEST(a_superblock_is_believed_in_nothing)
 
 		memcpy(hostile, super, sizeof(hostile));
 		hostile[rows[i].at] = rows[i].byte;
-		ck_assert_int_eq(nest_erofs_check(hostile, n, &err), -EINVAL);
+		ck_assert_int_eq(nest_erofs_check(hostile, n, NEST_EROFS_LZ4, &err), -EINVAL);
 		ck_assert_msg(strstr(err.text, rows[i].text) != NULL, "%s", err.text);
 	}
-	ck_assert_int_eq(nest_erofs_check(super, n - NEST_EROFS_BLOCK, NULL), -EINVAL);
+	ck_assert_int_eq(
+		nest_erofs_check(super, n - NEST_EROFS_BLOCK, NEST_EROFS_LZ4, NULL), -EINVAL);
 }
 END_TEST
 

@@ -85,7 +85,7 @@ static int unpack(const char *name, const struct nest_draft_limits *limits,
 	int rc;
 
 	kit_ok(nest_draft_new(top, name, limits, &draft, err), err);
-	rc = nest_erofs_check_file(fd, &bytes, err);
+	rc = nest_erofs_check_file(fd, NEST_EROFS_LZ4, &bytes, err);
 	if (rc == 0)
 		rc = nest_unpack_erofs_file(fd, draft, err);
 	nest_draft_totals(draft, ret_totals);

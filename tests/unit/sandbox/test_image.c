@@ -399,7 +399,8 @@ START_TEST(a_machine_that_mounts_no_image_says_so)
 	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	char path[128];
 
-	ck_assert_msg(nest_spawner_image_try(dir, &err) == 0, "%s", nest_err_text(&err));
+	ck_assert_msg(
+		nest_spawner_image_try(dir, NEST_EROFS_LZ4, &err) == 0, "%s", nest_err_text(&err));
 	await_unmounted(mounted_before);
 	close(dir);
 	snprintf(path, sizeof(path), "%s/code", fixture.state_dir);
@@ -409,7 +410,7 @@ START_TEST(a_machine_that_mounts_no_image_says_so)
 	ck_assert_int_eq(mount("tmpfs", path, "tmpfs", 0, NULL), 0);
 	ck_assert_int_eq(mount("/dev/null", "/dev/loop-control", NULL, MS_BIND, NULL), 0);
 	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	ck_assert_int_lt(nest_spawner_image_try(dir, &err), 0);
+	ck_assert_int_lt(nest_spawner_image_try(dir, NEST_EROFS_LZ4, &err), 0);
 	ck_assert_str_ne(nest_err_text(&err), "");
 	close(dir);
 	umount2(path, MNT_DETACH);
