@@ -89,7 +89,7 @@ static int load(struct run *run, uv_loop_t *loop, char **argv, struct nest_err *
 		.max_bytes = UINT64_C(8) << 30,
 		.max_tree_bytes = UINT64_C(4) << 30,
 		.max_tree_entries = 1000000,
-		.image_sources = anywhere,
+		.image_sources = run->mountpoint ? anywhere : NULL,
 		.zstd_images = true,
 		.fetch = {
 			.connections = 16,

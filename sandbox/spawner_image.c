@@ -5,9 +5,9 @@
  *
  *  - It happens only on hosts whose config names sources of images; the spawner was told before the
  *    agent gave up its privilege, and refuses otherwise whatever the agent says.
- *  - The bytes can't change under the driver. The agent owns the cache, so the spawner mounts a
- *    nameless copy that belongs to root (shared blocks where the file system can), or the file
- *    itself where fs-verity has made it immutable.
+ *  - The bytes can't change under the driver. The agent made the file, so the spawner makes it root's,
+ *    and sees that nobody is left who could write to it; where it can't, it mounts a nameless copy
+ *    (shared blocks where the file system can). What fs-verity has made immutable is mounted as it is.
  *  - The superblock is checked in that copy: known features, one device, LZ4 or zstd.
  *  - The mount is read-only, without devices and set-uid programs, and lives in a mount namespace
  *    where no process runs: cells get detached clones, each of its own function's image only. All
@@ -64,17 +64,42 @@ struct nest_spawner_image {
 
 /* ---- in the child ---- */
 
-static bool is_sealed(int dir, int file)
+static bool is_sealed(int file)
 {
-	struct stat dir_st;
-	struct stat file_st;
 	struct statx stx;
 
-	/* on a file system of the agent's making the attribute would mean nothing */
-	return fstat(dir, &dir_st) == 0 && fstat(file, &file_st) == 0 &&
-	       dir_st.st_dev == file_st.st_dev &&
-	       statx(file, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) == 0 &&
+	return statx(file, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) == 0 &&
 	       (stx.stx_attributes & STATX_ATTR_VERITY);
+}
+
+/*
+ * Makes @file one that nobody but root could open for writing, if it is the agent's, and says whether
+ * nobody has: the kernel grants a read lease only then. The order counts: who opens it between the
+ * two calls can do so for reading only.
+ */
+static bool take_over(int file, const struct stat *st, uid_t agent)
+{
+	bool roots = st->st_uid == 0 && !(st->st_mode & 0222);
+
+	/* root as an agent could open it again */
+	if (agent == 0 || (!roots && st->st_uid != agent))
+		return false;
+	if (!roots && (fchown(file, 0, 0) < 0 || fchmod(file, 0444) < 0))
+		return false;
+	if (fcntl(file, F_SETLEASE, F_RDLCK) < 0)
+		return false;
+	(void)fcntl(file, F_SETLEASE, F_UNLCK);
+	return true;
+}
+
+/* Whether nothing in @file can change any more. */
+static bool is_frozen(int dir, int file, const struct stat *st, uid_t agent)
+{
+	struct stat dir_st;
+
+	/* on a file system of the agent's making none of this would mean anything */
+	return fstat(dir, &dir_st) == 0 && dir_st.st_dev == st->st_dev &&
+	       (is_sealed(file) || take_over(file, st, agent));
 }
 
 static int copy_bytes(int from, int to, uint64_t bytes, struct nest_err *err)
@@ -117,14 +142,16 @@ static int reopen(int fd, int *ret, struct nest_err *err)
  * Safe because the copy has no name, can't be given one (O_EXCL), and belongs to root: nobody but
  * this process can open it, and after the reopening no descriptor is left that could write.
  */
-int nest_spawner_image_freeze(int dir, int file, int *ret, struct nest_err *err)
+int nest_spawner_image_freeze(int dir, uid_t agent, int file, int *ret, struct nest_err *err)
 {
 	nest_autoclose int copy = -1;
 	struct stat st;
 	int fd;
 	int r;
 
-	if (is_sealed(dir, file)) {
+	if (fstat(file, &st) < 0)
+		return nest_err_set(err, -errno, "look at the image");
+	if (is_frozen(dir, file, &st, agent)) {
 		fd = fcntl(file, F_DUPFD_CLOEXEC, 0);
 		if (fd < 0)
 			return nest_err_set(err, -errno, "keep the image");
@@ -132,7 +159,7 @@ int nest_spawner_image_freeze(int dir, int file, int *ret, struct nest_err *err)
 		return 0;
 	}
 	copy = openat(dir, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0400);
-	if (copy < 0 || fstat(file, &st) < 0)
+	if (copy < 0)
 		return nest_err_set(err, -errno, "make a copy of the image");
 	r = copy_bytes(file, copy, (uint64_t)st.st_size, err);
 	return r < 0 ? r : reopen(copy, ret, err);
@@ -290,7 +317,7 @@ static int mount_image(
 	/* what follows names things of the host: /proc and /dev */
 	if (setns(spawner->rootfs.host_mounts, CLONE_NEWNS) < 0)
 		return nest_err_set(err, -errno, "enter the host's mount namespace");
-	r = nest_spawner_image_freeze(spawner->images.dir, file, &frozen, err);
+	r = nest_spawner_image_freeze(spawner->images.dir, spawner->agent_uid, file, &frozen, err);
 	if (r == 0)
 		r = nest_erofs_check_file(frozen, NEST_EROFS_LZ4 | NEST_EROFS_ZSTD, &bytes, err);
 	if (r == 1)

@@ -66,11 +66,12 @@ int nest_spawner_image_clone(
 void nest_spawner_image_close(struct nest_spawner *spawner);
 
 /*
- * Makes *@ret a file with the bytes of @file that nobody can write to any more, in directory @dir:
- * a nameless copy, or @file itself where fs-verity has sealed it on the same file system. Blocks on
- * the disk.
+ * Makes *@ret a file with the bytes of @file that only root could still write to, in directory @dir:
+ * @file itself where it lies on the same file system, and fs-verity has sealed it, or it is root's or
+ * can be made so, read-only, and nobody has it open for writing; else a nameless copy. @agent: the
+ * user that it must be safe from. Blocks on the disk.
  */
-int nest_spawner_image_freeze(int dir, int file, int *ret, struct nest_err *err);
+int nest_spawner_image_freeze(int dir, uid_t agent, int file, int *ret, struct nest_err *err);
 
 /*
  * Makes a detached read-only mount, without devices and set-uid programs, of the image in @file:

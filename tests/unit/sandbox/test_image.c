@@ -353,7 +353,7 @@ START_TEST(a_frozen_file_has_no_name_and_no_writer)
 	char link[128];
 	char path[64];
 
-	ck_assert_int_eq(nest_spawner_image_freeze(dir, file, &frozen, NULL), 0);
+	ck_assert_int_eq(nest_spawner_image_freeze(dir, 0, file, &frozen, NULL), 0);
 	ck_assert_int_eq(fstat(file, &own), 0);
 	ck_assert_int_eq(fstat(frozen, &st), 0);
 	ck_assert_uint_eq(st.st_nlink, 0);
@@ -369,6 +369,73 @@ START_TEST(a_frozen_file_has_no_name_and_no_writer)
 }
 END_TEST
 
+/* The image, as an agent has it: its own, and open for reading. */
+static int open_agents(uid_t agent, mode_t mode)
+{
+	int file = open_image(O_RDONLY);
+
+	ck_assert_int_eq(fchmod(file, mode), 0);
+	ck_assert_int_eq(fchown(file, agent, agent), 0);
+	return file;
+}
+
+/* Whether @agent's image is mounted as the very file that it is. */
+static bool is_taken_over(uid_t agent, int file)
+{
+	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct nest_err err = NEST_ERR_INIT;
+	struct stat own;
+	struct stat st;
+	int frozen = -1;
+
+	ck_assert_msg(nest_spawner_image_freeze(dir, agent, file, &frozen, &err) == 0, "%s",
+		nest_err_text(&err));
+	ck_assert_int_eq(fcntl(frozen, F_GETFL) & O_ACCMODE, O_RDONLY);
+	ck_assert_int_eq(fstat(file, &own), 0);
+	ck_assert_int_eq(fstat(frozen, &st), 0);
+	if (st.st_ino == own.st_ino) {
+		ck_assert_uint_eq(st.st_uid, 0);
+		ck_assert_uint_eq(st.st_mode & 07777 & 0222, 0);
+	}
+	close(frozen);
+	close(dir);
+	return st.st_ino == own.st_ino;
+}
+
+START_TEST(an_agents_file_becomes_roots_unless_somebody_could_write_to_it)
+{
+	enum {
+		AGENT = 4711,
+		OTHER = 4712
+	};
+	int file = open_agents(AGENT, 0600);
+	int writer = open_image(O_RDWR);
+	void *mapping = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, writer, 0);
+
+	ck_assert_ptr_ne(mapping, MAP_FAILED);
+	ck_assert(!is_taken_over(AGENT, file));
+	close(writer);
+	/* the mapping can still write */
+	ck_assert(!is_taken_over(AGENT, file));
+	munmap(mapping, 4096);
+	ck_assert(is_taken_over(AGENT, file));
+	/* of an earlier host */
+	ck_assert(is_taken_over(AGENT, file));
+	/* root could open it again */
+	ck_assert(!is_taken_over(0, file));
+	close(file);
+	file = open_agents(0, 0644);
+	ck_assert(!is_taken_over(AGENT, file));
+	close(file);
+	file = open_agents(OTHER, 0444);
+	ck_assert(!is_taken_over(AGENT, file));
+	close(file);
+	file = open_agents(AGENT, 0400);
+	ck_assert(is_taken_over(AGENT, file));
+	close(file);
+}
+END_TEST
+
 START_TEST(a_file_on_another_file_system_is_copied)
 {
 	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -381,7 +448,7 @@ START_TEST(a_file_on_another_file_system_is_copied)
 	for (size_t i = 0; i < sizeof(wanted); i++)
 		wanted[i] = (char)(i % 251);
 	ck_assert_int_eq(write(file, wanted, sizeof(wanted)), sizeof(wanted));
-	ck_assert_msg(nest_spawner_image_freeze(dir, file, &frozen, &err) == 0, "%s",
+	ck_assert_msg(nest_spawner_image_freeze(dir, 0, file, &frozen, &err) == 0, "%s",
 		nest_err_text(&err));
 	ck_assert_int_eq(read(frozen, found, sizeof(found)), sizeof(found));
 	ck_assert_int_eq(memcmp(found, wanted, sizeof(wanted)), 0);
@@ -438,6 +505,7 @@ int main(void)
 	tcase_add_test(cells, one_given_up_before_it_was_mounted_is_unmounted);
 	tcase_add_loop_test(cells, both_ways_of_mounting_show_the_same, 0, 2);
 	tcase_add_test(cells, a_frozen_file_has_no_name_and_no_writer);
+	tcase_add_test(cells, an_agents_file_becomes_roots_unless_somebody_could_write_to_it);
 	tcase_add_test(cells, a_file_on_another_file_system_is_copied);
 	tcase_add_test(cells, a_machine_that_mounts_no_image_says_so);
 	tcase_add_test(bare, a_host_without_sources_mounts_nothing);
