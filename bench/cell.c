@@ -176,6 +176,7 @@ static void open_sandbox(struct bench *bench, const char *state_dir, uint32_t po
 		.agent_gid = getgid(),
 		.pool_size = pool,
 		.max_cells = 64,
+		.spawner = NEST_BUILT_SPAWNER,
 	};
 	struct nest_sandbox_spawner spawner;
 	struct nest_err err = NEST_ERR_INIT;

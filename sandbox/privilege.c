@@ -106,6 +106,46 @@ static int shrink_bounding_set(const struct nest_privilege *list, struct nest_er
 	return 0;
 }
 
+uint64_t nest_privilege_hand_on(void)
+{
+	autocaps cap_t caps = cap_get_proc();
+	uint64_t mask = 0;
+
+	for (int cap = 0; caps && prctl(PR_CAPBSET_READ, cap) >= 0; cap++) {
+		cap_flag_value_t value = CAP_CLEAR;
+
+		if (cap_get_flag(caps, cap, CAP_PERMITTED, &value) < 0 || value == CAP_CLEAR)
+			continue;
+		mask |= UINT64_C(1) << cap;
+		(void)cap_set_flag(caps, CAP_INHERITABLE, 1, &cap, CAP_SET);
+	}
+	/* root needs none of this, and others who may not do it go on with less */
+	if (caps && cap_set_proc(caps) == 0)
+		for (int cap = 0; cap < 64; cap++)
+			if (mask >> cap & 1)
+				(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+	return mask;
+}
+
+int nest_privilege_limit(uint64_t mask, struct nest_err *err)
+{
+	autocaps cap_t caps = cap_init();
+
+	if (!caps)
+		return nest_err_set(err, -ENOMEM, "list capabilities");
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++) {
+		if (!(mask >> cap & 1) || !nest_privilege_has(cap))
+			continue;
+		if (cap_set_flag(caps, CAP_PERMITTED, 1, &cap, CAP_SET) < 0 ||
+			cap_set_flag(caps, CAP_EFFECTIVE, 1, &cap, CAP_SET) < 0)
+			return nest_err_set(err, -errno, "keep capability %d", cap);
+	}
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	if (cap_set_proc(caps) < 0)
+		return nest_err_set(err, -errno, "give up capabilities");
+	return 0;
+}
+
 int nest_privilege_reduce(const struct nest_privilege *list, struct nest_err *err)
 {
 	autocaps cap_t caps = cap_init();

@@ -3,6 +3,7 @@
 #define NEST_SANDBOX_PRIVILEGE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct nest_err;
@@ -28,6 +29,15 @@ const struct nest_privilege *nest_privilege_killer(void);
 
 /* Whether @cap is in the effective set of the caller. Any thread. */
 bool nest_privilege_has(int cap);
+
+/*
+ * Has the caller's permitted capabilities outlive an execve(2), whoever the user is, and returns
+ * their mask. Root may get more of them by it: the program then has to call nest_privilege_limit().
+ */
+uint64_t nest_privilege_hand_on(void);
+
+/* Takes from the calling process all capabilities that are not in @mask. */
+int nest_privilege_limit(uint64_t mask, struct nest_err *err);
 
 /*
  * Leaves the calling process only those capabilities of @list that it has, in its permitted,

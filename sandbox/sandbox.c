@@ -18,8 +18,12 @@
 #include "sandbox/client.h"
 #include "sandbox/criu_rpc.h"
 #include "sandbox/footing.h"
+#include "sandbox/message.h"
+#include "sandbox/privilege.h"
 #include "sandbox/spawner.h"
+#include "sandbox/spawner_config.h"
 
+#define PROGRAM "nestlet-spawner"
 #define INSTANCE_MAX 32
 #define POOL_MAX 256
 #define CELLS_MAX 4096
@@ -156,12 +160,72 @@ const char *nest_sandbox_no_images(const struct nest_sandbox_spawner *spawner)
 	return spawner->terms->no_images;
 }
 
+/* The spawner's program: the one beside this one, as in a build directory, or that was installed. */
+static void find_program(char ret[PATH_MAX])
+{
+	ssize_t n = readlink("/proc/self/exe", ret, PATH_MAX - sizeof(PROGRAM));
+
+	while (n > 0 && ret[n - 1] != '/')
+		n--;
+	if (n > 0) {
+		strcpy(ret + n, PROGRAM);
+		if (access(ret, X_OK) == 0)
+			return;
+	}
+	strcpy(ret, NEST_PKGLIBEXECDIR "/" PROGRAM);
+}
+
+/* In the child: puts the two descriptors where they are looked for, and becomes @program. */
+static _Noreturn void run_program(const char *program, int sock, int config, pid_t agent)
+{
+	struct nest_message_ready failed = { .err = NEST_ERR_INIT };
+	char pid[16];
+	char privilege[20];
+	const char *argv[] = { PROGRAM, pid, privilege, NULL };
+	int high;
+
+	snprintf(pid, sizeof(pid), "%d", (int)agent);
+	/* what the agent has given up is not to come back */
+	snprintf(
+		privilege, sizeof(privilege), "%llx", (unsigned long long)nest_privilege_hand_on());
+	/* out of each other's way first */
+	sock = fcntl(sock, F_DUPFD_CLOEXEC, NEST_SPAWNER_CONFIG + 1);
+	high = fcntl(config, F_DUPFD_CLOEXEC, NEST_SPAWNER_CONFIG + 1);
+	if (dup2(sock, NEST_SPAWNER_SOCKET) >= 0 && dup2(high, NEST_SPAWNER_CONFIG) >= 0 &&
+		close_range(NEST_SPAWNER_CONFIG + 1, ~0u, CLOSE_RANGE_CLOEXEC) == 0)
+		execve(program, (char *const *)argv, environ);
+	nest_err_set(&failed.err, -errno, "start '%s'", program);
+	nest_message_begin(&failed.head, NEST_MESSAGE_READY, sizeof(failed), 0);
+	nest_message_send(sock, &failed);
+	_exit(EXIT_FAILURE);
+}
+
+/* The spawner's pid, or -errno. */
+static pid_t start_program(const struct nest_sandbox_config *config, int sock, struct nest_err *err)
+{
+	nest_autoclose int file = -1;
+	char program[PATH_MAX];
+	pid_t agent = getpid();
+	pid_t pid;
+	int r = nest_spawner_config_write(config, &file, err);
+
+	if (r < 0)
+		return r;
+	if (config->spawner)
+		snprintf(program, sizeof(program), "%s", config->spawner);
+	else
+		find_program(program);
+	pid = fork();
+	if (pid == 0)
+		run_program(program, sock, file, agent);
+	return pid < 0 ? nest_err_set(err, -errno, "fork") : pid;
+}
+
 int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sandbox_spawner *ret,
 	struct nest_err *err)
 {
 	struct nest_sandbox_terms *terms;
 	int pair[2];
-	pid_t agent = getpid();
 	pid_t pid;
 	int r = check_config(config, err);
 
@@ -170,12 +234,9 @@ int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sa
 	if (r < 0)
 		return nest_err_wrap(err, "launch the spawner");
 	terms = make_terms(config);
-	pid = terms ? fork() : -1;
-	if (pid == 0) {
-		close(pair[0]);
-		nest_spawner_run(config, pair[1], agent);
-	}
-	r = pid > 0 ? 0 : nest_err_set(err, terms ? -errno : -ENOMEM, "fork");
+	pid = terms ? start_program(config, pair[1], err)
+		    : nest_err_set(err, -ENOMEM, "remember the config");
+	r = pid > 0 ? 0 : pid;
 	close(pair[1]);
 	if (r == 0)
 		r = await_ready(pair[0], terms, err);

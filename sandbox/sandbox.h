@@ -41,6 +41,8 @@ struct nest_sandbox_config {
 	/* the file of the secret that sealed exports share (sandbox/snapshot_pack.h); NULL: none */
 	const char *snapshots_secret;
 	uint64_t snapshots_bytes; /* the store's bound; the longest unused go first; 0 = no bound */
+	const char
+		*spawner; /* its program; NULL: "nestlet-spawner" beside this one, or installed */
 };
 
 /* What a spawner said that it can do, and what the agent must remember of its config. */
@@ -54,10 +56,9 @@ struct nest_sandbox_spawner {
 };
 
 /*
- * Forks the spawner, which sets itself up (mount namespace, cgroup root, leftovers of this
+ * Starts the spawner, a program of its own, which sets itself up (mount namespace, cgroup root, leftovers of this
  * instance's last life scrubbed) and answers ready or the error that stopped it. Call before any
- * thread exists, with all the privilege there is. Blocks until the spawner has answered. In the
- * child this never returns.
+ * thread exists, with all the privilege there is. Blocks until the spawner has answered.
  */
 int nest_sandbox_launch(const struct nest_sandbox_config *config, struct nest_sandbox_spawner *ret,
 	struct nest_err *err);

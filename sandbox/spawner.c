@@ -40,7 +40,7 @@
  * by habit.
  */
 #define ORPHANED_SIGNAL SIGRTMIN
-#define AGENT_FD 3
+#define AGENT_FD NEST_SPAWNER_SOCKET
 #define BATCH 64
 #define REMOVE_INTERVAL_MS 2
 #define STOP_PATIENCE_US 10000000u

@@ -6,8 +6,13 @@
 
 struct nest_sandbox_config;
 
+/* What the spawner's program (sandbox/spawner_main.c) finds open. Its arguments are the agent's pid, and
+ * the capabilities that it may have (hexadecimal). */
+#define NEST_SPAWNER_SOCKET 3 /* the agent's */
+#define NEST_SPAWNER_CONFIG 4 /* sandbox/spawner_config.h */
+
 /*
- * The life of the spawner, in the child that nest_sandbox_launch() forked from @agent: sets itself
+ * The life of the spawner, a child of @agent that nest_sandbox_launch() started: sets itself
  * up, tells READY over @sock, serves requests until the agent is gone, leaves nothing behind, and
  * exits. Never returns.
  */

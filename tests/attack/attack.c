@@ -159,6 +159,7 @@ static void setup(void)
 		.pool_size_none = 1,
 		.max_cells = 8,
 		.require_isolation = true,
+		.spawner = NEST_BUILT_SPAWNER,
 	};
 	struct nest_sandbox_spawner spawner;
 	struct nest_err err = NEST_ERR_INIT;

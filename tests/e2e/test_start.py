@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import subprocess
+from pathlib import Path
 
-from host import NESTLETD, PATIENCE, Host, processes, wait_for
+from host import BUILD, NESTLETD, PATIENCE, Host, processes, wait_for
 from neighbour import assert_refused
 
 NOBODY = 65534
@@ -108,6 +109,17 @@ def test_the_agent_has_no_privilege_and_the_spawner_only_what_it_needs(make_host
     assert spawner["Uid"].split() == ["0"] * 4
     assert int(spawner["CapPrm"], 16) < int(status(os.getpid())["CapPrm"], 16)
     assert spawner["Threads"] == "1"
+
+
+def test_the_spawner_is_a_program_of_its_own_with_little_in_it(make_host):
+    host = make_host()
+    maps = Path(f"/proc/{host.spawner_pid()}/maps").read_text(encoding="utf-8")
+    assert "/nestlet-spawner\n" in maps
+    for library in ("curl", "archive", "ssl", "uv", "cjson", "zstd", "lz4", "llhttp"):
+        assert f"/lib{library}" not in maps, maps
+    done = subprocess.run([str(BUILD / "nestlet-spawner")], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "nestlet-spawner: nestletd starts this, nobody else can\n"
 
 
 def test_an_ordinary_user_gets_a_host_that_serves_and_says_what_is_missing(workdir):

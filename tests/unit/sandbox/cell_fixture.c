@@ -54,6 +54,7 @@ void cell_fixture_init(struct cell_fixture *fixture)
 		.agent_gid = getgid(),
 		.max_cells = 16,
 		.require_isolation = true,
+		.spawner = NEST_BUILT_SPAWNER,
 	};
 }
 

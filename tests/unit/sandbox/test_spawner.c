@@ -398,6 +398,7 @@ START_TEST(a_bad_config_is_refused)
 	REFUSE(uid_count, UINT32_MAX, "uids");
 	REFUSE(pool_size, 257, "pool");
 	REFUSE(max_cells, 0, "cells");
+	REFUSE(spawner, "/no/such/program", "start '/no/such/program': No such file");
 	REFUSE(max_cells, 5000, "cells");
 #undef REFUSE
 }
