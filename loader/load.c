@@ -304,10 +304,11 @@ static int open_archive(struct nest_load *load)
 	return fd < 0 ? nest_err_set(&load->err, -errno, "open the archive in staging") : fd;
 }
 
-/* Whether an image of what is loaded may be mounted. */
+/* Whether an image of what is loaded may be mounted. A sealed one is no code, but read by others. */
 static bool may_keep(const struct nest_load *load)
 {
-	return !load->in_layers && nest_tree_image_allowed(load->image_sources, load->source);
+	return !load->in_layers && !load->sealed &&
+	       nest_tree_image_allowed(load->image_sources, load->source);
 }
 
 /* Keeps an image as it is, if it may be mounted. 1: it may not, or the archive is none. */

@@ -74,6 +74,7 @@ def hosts(make_host, workdir, store):
         key.write_bytes(secret)
         key.chmod(0o600)
         config = {"snapshots": {"enabled": True, "layers": True, "store": store.url, "storeKeyFile": str(key)},
+                  "cache": {"imageSources": ["*"]},  # of code: a snapshot is none
                   "loader": {"retries": 0}}
         if made:
             config["runtimes"] = {"dir": str(made[0].root / "runtimes")}
