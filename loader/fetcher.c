@@ -128,13 +128,16 @@ static void pump(struct nest_fetcher *fetcher)
 
 	DL_FOREACH(fetcher->fetches, fetch)
 		nest_fetch_expire(fetch, now);
-	start_all(fetcher, now);
-	while (deliver_one(fetcher))
-		;
+	/* An event may have ended a download, whose connections are free then. */
+	do
+		start_all(fetcher, now);
+	while (deliver_one(fetcher));
 	DL_FOREACH(fetcher->fetches, fetch) {
 		uint64_t wanted = nest_fetch_due_us(fetch);
 
-		due = wanted < due ? wanted : due;
+		/* What is due and wasn't done waits for a connection, and so for the turn after that. */
+		if (wanted > now && wanted < due)
+			due = wanted;
 	}
 	if (!fetcher->fetches) {
 		if (fetcher->idle_since_us == 0)
