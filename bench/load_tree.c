@@ -3,8 +3,9 @@
  * Loads one artifact into a cold cache and says how long it took until its directory was ready, how
  * much CPU time of all threads, and how much memory at most:
  *
- *	load_tree CACHE_DIR URL SHA256 [MOUNTPOINT]
+ *	load_tree CACHE_DIR URL SHA256 SIZE [MOUNTPOINT]
  *
+ * SIZE is the artifact's in bytes, or 0 if that isn't to be known.
  * An image is mounted on MOUNTPOINT, which is part of the time, and unmounted before the end.
  */
 #include <errno.h>
@@ -103,7 +104,9 @@ static int load(struct run *run, uv_loop_t *loop, char **argv, struct nest_err *
 			.credentials_file = "",
 		},
 	};
-	const struct nest_reference reference = { .url = argv[2], .digest = argv[3] };
+	const struct nest_reference reference = {
+		.url = argv[2], .digest = argv[3], .size = strtoull(argv[4], NULL, 10)
+	};
 	int rc = nest_loader_open(loop, &config, &run->loader, err);
 
 	if (rc < 0)
@@ -133,13 +136,13 @@ static long peak_kb(void)
 
 int main(int argc, char **argv)
 {
-	struct run run = { .mountpoint = argc > 4 ? argv[4] : NULL };
+	struct run run = { .mountpoint = argc > 5 ? argv[5] : NULL };
 	struct nest_err err = NEST_ERR_INIT;
 	uv_loop_t loop;
 	int rc;
 
-	if (argc < 4) {
-		fprintf(stderr, "usage: load_tree CACHE_DIR URL SHA256 [MOUNTPOINT]\n");
+	if (argc < 5) {
+		fprintf(stderr, "usage: load_tree CACHE_DIR URL SHA256 SIZE [MOUNTPOINT]\n");
 		return 2;
 	}
 	uv_loop_init(&loop);

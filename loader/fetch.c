@@ -11,6 +11,10 @@
  * up to which a reader may read, is the least byte that a part misses. If not, the one answer is
  * the whole file.
  *
+ * Of a file whose length the reference says, all of it is asked for in such ranges before the first
+ * answer, unless that comes so soon that the server must be next door. An answer with the whole file
+ * makes its part the only one, whichever it was; the others are dropped.
+ *
  * Ranges are small enough that the watermark keeps moving and that all connections end at about
  * the same time, but long enough that the round trip between two of them costs little: a multiple
  * of what a connection was seen to bring in one.
@@ -33,12 +37,14 @@
 #include "loader/fetch_impl.h"
 
 #define FIRST_BYTES (1024u * 1024)
+#define BLIND_MAX (4u * 1024 * 1024) /* of a range before a connection's speed is known */
+#define BLIND_STEP 4096u	     /* ranges that meet share no page of the file's */
 #define RANGE_MIN (256u * 1024)
 #define LEAST_MAX (2u * 1024 * 1024)
 #define RANGE_MAX (16u * 1024 * 1024)
 #define ROUND_TRIPS 10.0       /* a range's length in round trips */
 #define RANGE_LEAST_US 40000.0 /* and in time, at least */
-#define NEAR_US 2000.0	       /* a round trip to a server next door */
+#define NEAR_US 2000u	       /* a round trip to a server next door */
 #define NEAR_WORTH_US 50000.0
 #define REDIRECTS_MAX 5
 #define BACKOFF_MAX_MS 10000u
@@ -171,6 +177,49 @@ static uint64_t range_length(const struct nest_fetch *fetch)
 	return n < left ? n : left;
 }
 
+/*
+ * When it will be sure that a server that hasn't answered yet isn't next door. For what it would save
+ * there, asking over all connections at once costs a fifth more of CPU time.
+ */
+static uint64_t far_at_us(const struct nest_fetch *fetch)
+{
+	uint64_t reached_us = nest_fetch_part_reached_us(&fetch->parts[0]);
+
+	if (fetch->far || fetch->settled || fetch->frontier >= fetch->size || reached_us == 0)
+		return UINT64_MAX;
+	return reached_us + NEAR_US;
+}
+
+/*
+ * What to ask for before there was any answer: of a file whose length the reference says an equal
+ * share for each connection, and of others one range, whose answer will say it.
+ */
+static bool give_blind_range(struct nest_fetch *fetch, struct nest_fetch_part *part)
+{
+	uint64_t connections = fetch->fetcher->config.connections;
+	uint64_t worth = (fetch->size + RANGE_MIN - 1) / RANGE_MIN;
+	uint64_t n;
+
+	if (fetch->frontier == NEST_FETCH_UNKNOWN) {
+		if (part != fetch->parts || part->retry_at_us > 0)
+			return false;
+		part->retry_at_us = 1; /* it was begun */
+		part->at = 0;
+		part->end = connections > 1 ? FIRST_BYTES : NEST_FETCH_UNKNOWN;
+		return true;
+	}
+	if (fetch->frontier >= fetch->size || (fetch->frontier > 0 && !fetch->far))
+		return false;
+	n = fetch->size / (worth < connections ? worth : connections) + BLIND_STEP - 1;
+	n -= n % BLIND_STEP;
+	if (n > BLIND_MAX)
+		n = BLIND_MAX;
+	part->at = fetch->frontier;
+	part->end = n < fetch->size - part->at ? part->at + n : fetch->size;
+	fetch->frontier = part->end;
+	return true;
+}
+
 /* Gives @part what it is to ask for next: false when there is nothing. */
 static bool give_range(struct nest_fetch *fetch, struct nest_fetch_part *part, uint64_t now_us)
 {
@@ -179,15 +228,8 @@ static bool give_range(struct nest_fetch *fetch, struct nest_fetch_part *part, u
 	if (part->state != NEST_FETCH_PART_IDLE)
 		return false;
 	part->attempts = 0;
-	if (!fetch->settled) {
-		if (part != fetch->parts || part->retry_at_us > 0)
-			return false;
-		part->retry_at_us = 1; /* it was begun */
-		part->at = 0;
-		part->end =
-			fetch->fetcher->config.connections > 1 ? FIRST_BYTES : NEST_FETCH_UNKNOWN;
-		return true;
-	}
+	if (!fetch->settled)
+		return give_blind_range(fetch, part);
 	if (!fetch->ranges || fetch->frontier >= fetch->first.total ||
 		count_running(fetch) >= worth_connections(fetch))
 		return false;
@@ -201,6 +243,8 @@ bool nest_fetch_start_one(struct nest_fetch *fetch, uint64_t now_us)
 {
 	const struct nest_fetcher_config *config = &fetch->fetcher->config;
 
+	if (now_us >= far_at_us(fetch))
+		fetch->far = true;
 	if (is_over(fetch) ||
 		nest_fetcher_busy(fetch->fetcher, &fetch->server) >= config->connections)
 		return false;
@@ -225,9 +269,12 @@ bool nest_fetch_start_one(struct nest_fetch *fetch, uint64_t now_us)
 uint64_t nest_fetch_due_us(const struct nest_fetch *fetch)
 {
 	uint64_t due = fetch->deadline_us;
+	uint64_t far_at = far_at_us(fetch);
 
 	if (is_over(fetch))
 		return fetch->told_done ? UINT64_MAX : 0;
+	if (far_at < due)
+		due = far_at;
 	for (uint32_t i = 0; i < fetch->fetcher->config.connections; i++) {
 		const struct nest_fetch_part *part = &fetch->parts[i];
 
@@ -298,9 +345,8 @@ static void retry(struct nest_fetch_part *part, uint64_t wait_ms)
 }
 
 /* Follows a redirect: from http to https, never back, and to nothing else. */
-static int redirect(struct nest_fetch_part *part, const char *url, struct nest_err *err)
+static int redirect(struct nest_fetch *fetch, const char *url, struct nest_err *err)
 {
-	struct nest_fetch *fetch = part->fetch;
 	struct nest_reference_parts server;
 	char *copy;
 	int rc = nest_reference_parse(url, &server, err);
@@ -321,32 +367,51 @@ static int redirect(struct nest_fetch_part *part, const char *url, struct nest_e
 	free(fetch->url);
 	fetch->url = copy;
 	fetch->server = server;
+	return 0;
+}
+
+/* Asks where the first of the parts that were sent elsewhere was sent to, whoever that was. */
+static void redirect_part(struct nest_fetch_part *part, const char *url)
+{
+	struct nest_err err = NEST_ERR_INIT;
+
+	if (part->hop == part->fetch->redirects && redirect(part->fetch, url, &err) < 0) {
+		nest_fetch_fail(part->fetch, &err);
+		return;
+	}
 	nest_fetch_part_stop(part);
 	part->state = NEST_FETCH_PART_WAITING;
 	part->retry_at_us = 1;
-	return 0;
 }
 
 void nest_fetch_flush(struct nest_fetch *fetch)
 {
-	for (uint32_t i = 0; i < fetch->fetcher->config.connections; i++)
-		if (nest_fetch_part_flush(&fetch->parts[i]) < 0)
-			nest_fetch_fail(fetch, &fetch->parts[i].err);
+	for (uint32_t i = 0; i < fetch->fetcher->config.connections; i++) {
+		struct nest_fetch_part *part = &fetch->parts[i];
+
+		if (part->dropped)
+			nest_fetch_part_stop(part);
+		else if (nest_fetch_part_flush(part) < 0)
+			nest_fetch_fail(fetch, &part->err);
+	}
 }
 
 void nest_fetch_finish_part(struct nest_fetch_part *part, CURLcode code)
 {
 	struct nest_fetch *fetch = part->fetch;
-	struct nest_err err = NEST_ERR_INIT;
 	const char *url = NULL;
 	uint64_t wait_ms = 0;
-	int rc = nest_fetch_part_judge(part, code, &wait_ms, &url);
+	int rc;
 
+	if (part->dropped) {
+		nest_fetch_part_stop(part);
+		return;
+	}
+	rc = nest_fetch_part_judge(part, code, &wait_ms, &url);
 	if (rc == 1) {
 		retry(part, wait_ms);
 	} else if (rc == 2) {
-		if (redirect(part, url, &err) < 0)
-			nest_fetch_fail(fetch, &err);
+		redirect_part(part, url);
 	} else if (rc < 0) {
 		nest_fetch_fail(fetch, &part->err);
 	} else {
@@ -385,7 +450,7 @@ static void free_fetch(struct nest_fetch *fetch)
 	free(fetch);
 }
 
-int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, int fd,
+int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, uint64_t size, int fd,
 	const struct nest_fetch_events *events, void *arg, struct nest_fetch **ret,
 	struct nest_err *err)
 {
@@ -397,7 +462,8 @@ int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, int fd,
 	pthread_mutex_init(&fetch->shared.lock, NULL);
 	pthread_cond_init(&fetch->shared.moved, NULL);
 	fetch->shared.total = NEST_FETCH_UNKNOWN;
-	fetch->frontier = NEST_FETCH_UNKNOWN;
+	fetch->size = size;
+	fetch->frontier = size > 0 && fetcher->config.connections > 1 ? 0 : NEST_FETCH_UNKNOWN;
 	fetch->first.total = NEST_FETCH_UNKNOWN;
 	fetch->fetcher = fetcher;
 	fetch->events = *events;
@@ -408,6 +474,11 @@ int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, int fd,
 			: nest_err_set(err, -ENOMEM, "start a download");
 	if (rc == 0 && fetch->server.kind == NEST_REFERENCE_PATH)
 		rc = nest_err_say(err, -EINVAL, "only http and https are downloaded");
+	if (rc == 0 && size > fetcher->config.max_bytes)
+		rc = nest_err_say(err, -EFBIG,
+			"its reference says that it is %" PRIu64 " bytes long, and %" PRIu64
+			" are allowed",
+			size, fetcher->config.max_bytes);
 	if (rc < 0) {
 		free_fetch(fetch);
 		return rc;

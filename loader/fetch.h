@@ -29,9 +29,10 @@ struct nest_fetch_events {
 
 /*
  * Starts the download of @url (http or https) into @fd, an empty file that is open for reading and
- * writing (borrowed until closed). No event before this returns.
+ * writing (borrowed until closed). @size: how many bytes it must have, 0 if that isn't known; -EFBIG
+ * if more than are allowed. No event before this returns.
  */
-int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, int fd,
+int nest_fetch_open(struct nest_fetcher *fetcher, const char *url, uint64_t size, int fd,
 	const struct nest_fetch_events *events, void *arg, struct nest_fetch **ret,
 	struct nest_err *err);
 

@@ -58,12 +58,16 @@ struct nest_fetch_part {
 	uint64_t began_at;   /* where this attempt began */
 	uint64_t skip;	     /* bytes of the answer that are there already */
 	uint64_t started_us; /* when it did */
+	uint64_t reached_us; /* since when the server could answer; 0: its name isn't known yet */
+	bool asked;	     /* the request is on its way */
 	uint64_t retry_at_us;
 	uint32_t attempts; /* in a row without progress */
+	unsigned hop;	   /* the redirects that led to the url it asked */
 	CURL *easy;
 	struct curl_slist *headers;
 	struct nest_fetch_head head;
-	bool answered;	     /* the headers were accepted: the body is the artifact's */
+	bool answered; /* the headers were accepted: the body is the artifact's */
+	bool dropped;  /* another's answer is the whole file: this one isn't wanted any more */
 	struct nest_err err; /* why a callback ended the transfer */
 	char curl_text[CURL_ERROR_SIZE];
 };
@@ -75,8 +79,10 @@ struct nest_fetch {
 	char *url; /* that is asked now: the reference's, or where it was redirected to */
 	struct nest_reference_parts server;
 	int fd;
+	uint64_t size; /* that the reference says; 0: it says none */
 	struct nest_fetch_shared shared;
 	struct nest_fetch_part parts[NEST_FETCHER_CONNECTIONS_MAX];
+	bool far;		      /* the server isn't next door, or is slow */
 	bool settled;		      /* one answer was accepted */
 	bool ranges;		      /* and the server has ranges */
 	uint64_t frontier;	      /* no part was made for what lies behind it */
@@ -140,6 +146,12 @@ void nest_fetch_fail(struct nest_fetch *fetch, const struct nest_err *err);
 
 /* loader/fetch_part.c: asks the server for what @part misses. -errno: @part->err says why. */
 int nest_fetch_part_start(struct nest_fetch_part *part);
+
+/*
+ * Since when @part's server could have answered, if that is a measure of how far away it is: 0 while it
+ * isn't yet.
+ */
+uint64_t nest_fetch_part_reached_us(const struct nest_fetch_part *part);
 
 /* Writes what @part holds to the file. -errno: @part->err says why. */
 int nest_fetch_part_flush(struct nest_fetch_part *part);

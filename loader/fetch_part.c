@@ -27,10 +27,32 @@
 
 /* ---- the answer ---- */
 
+static int refuse_length(struct nest_fetch_part *part, uint64_t length)
+{
+	return nest_err_say(&part->err, -EKEYREJECTED,
+		"its content is not what was asked for: it is %" PRIu64 " bytes long, not %" PRIu64,
+		length, part->fetch->size);
+}
+
+/* A length that the server tells: is it what the reference says, and within the limit? */
+static int check_length(struct nest_fetch_part *part, uint64_t length)
+{
+	uint64_t max = part->fetch->fetcher->config.max_bytes;
+
+	if (length == NEST_FETCH_UNKNOWN)
+		return 0;
+	if (part->fetch->size > 0 && length != part->fetch->size)
+		return refuse_length(part, length);
+	if (length > max)
+		return nest_err_say(&part->err, -EFBIG,
+			"the file is %" PRIu64 " bytes long, and %" PRIu64 " are allowed", length,
+			max);
+	return 0;
+}
+
 /* A 206: is it the range that was asked for, of the file that was? */
 static int accept_range(struct nest_fetch_part *part)
 {
-	const struct nest_fetch *fetch = part->fetch;
 	const struct nest_fetch_head *head = &part->head;
 
 	if (!head->has_range || head->total == NEST_FETCH_UNKNOWN)
@@ -48,11 +70,7 @@ static int accept_range(struct nest_fetch_part *part)
 			"the server's Content-Length (%" PRIu64
 			") is not that of the range %" PRIu64 "-%" PRIu64 " it sends",
 			head->length, head->first, head->last);
-	if (head->total > fetch->fetcher->config.max_bytes)
-		return nest_err_say(&part->err, -EFBIG,
-			"the file is %" PRIu64 " bytes long, and %" PRIu64 " are allowed",
-			head->total, fetch->fetcher->config.max_bytes);
-	return 0;
+	return check_length(part, head->total);
 }
 
 /* A 200: the whole file, which is right only where there is one stream. */
@@ -72,12 +90,26 @@ static int accept_whole(struct nest_fetch_part *part)
 			"%" PRIu64 "- with the whole file",
 			part->at);
 	}
-	if (head->length != NEST_FETCH_UNKNOWN && head->length > fetch->fetcher->config.max_bytes)
-		return nest_err_say(&part->err, -EFBIG,
-			"the file is %" PRIu64 " bytes long, and %" PRIu64 " are allowed",
-			head->length, fetch->fetcher->config.max_bytes);
 	part->skip = part->at;
-	return 0;
+	return check_length(part, head->length);
+}
+
+/* The first answer is the whole file: whichever part it came to goes on alone. */
+static void take_all(struct nest_fetch_part *part)
+{
+	struct nest_fetch *fetch = part->fetch;
+
+	for (uint32_t i = 0; i < fetch->fetcher->config.connections; i++) {
+		struct nest_fetch_part *other = &fetch->parts[i];
+
+		if (other == part)
+			continue;
+		if (other->state == NEST_FETCH_PART_RUNNING)
+			other->dropped = true; /* stopped when libcurl isn't at work */
+		else
+			other->state = NEST_FETCH_PART_IDLE;
+	}
+	part->at = part->began_at = part->skip = 0;
 }
 
 /* Learns from the first answer; holds the others against it. */
@@ -97,10 +129,12 @@ static int settle(struct nest_fetch_part *part, bool ranges)
 	fetch->settled = true;
 	fetch->ranges = ranges;
 	fetch->first = *head;
-	if (ranges && part->end < head->total)
+	if (!ranges)
+		take_all(part);
+	if (!ranges || part->end > head->total)
+		part->end = head->total;
+	if (!ranges || fetch->frontier == NEST_FETCH_UNKNOWN)
 		fetch->frontier = part->end;
-	else
-		fetch->frontier = part->end = head->total;
 	nest_fetch_publish(fetch);
 	return 0;
 }
@@ -110,6 +144,8 @@ static int on_head(struct nest_fetch_part *part)
 	long status = 0;
 	int rc;
 
+	if (part->dropped)
+		return -ECANCELED;
 	curl_easy_getinfo(part->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status < 200)
 		return 0;
@@ -186,7 +222,10 @@ static int store(struct nest_fetch_part *part, const char *bytes, size_t n)
 {
 	uint64_t at = part->at + part->n_held;
 	uint64_t max = part->fetch->fetcher->config.max_bytes;
+	uint64_t size = part->fetch->size;
 
+	if (part->end == NEST_FETCH_UNKNOWN && size > 0 && n > size - at)
+		return refuse_length(part, at + n);
 	if (n > part->end - at)
 		return nest_err_say(&part->err, -EPROTO,
 			"the server sent more than the bytes up to %" PRIu64 " that it promised",
@@ -216,6 +255,8 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 
 	(void)size;
 	part->fetch->totals.bytes += n;
+	if (part->dropped)
+		return 0;
 	if (!part->answered) {
 		/* An error's page: a short one is read to its end to keep the connection. */
 		part->skip += n;
@@ -232,6 +273,43 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 }
 
 /* ---- asking ---- */
+
+static int on_connect(void *arg, curl_socket_t socket, curlsocktype purpose)
+{
+	struct nest_fetch_part *part = arg;
+
+	(void)socket;
+	(void)purpose;
+	if (part->reached_us == 0)
+		part->reached_us = nest_clock_mono_us();
+	return CURL_SOCKOPT_OK;
+}
+
+/* A handshake takes a while even with a server next door: that begins to count behind it. */
+static int on_request(void *arg, char *to, char *from, int to_port, int from_port)
+{
+	struct nest_fetch_part *part = arg;
+
+	(void)to;
+	(void)from;
+	(void)to_port;
+	(void)from_port;
+	if (part->reached_us == 0 || part->fetch->server.kind == NEST_REFERENCE_HTTPS)
+		part->reached_us = nest_clock_mono_us();
+	part->asked = true;
+	return CURL_PREREQFUNC_OK;
+}
+
+uint64_t nest_fetch_part_reached_us(const struct nest_fetch_part *part)
+{
+	curl_off_t connected_us = 0;
+
+	if (part->state != NEST_FETCH_PART_RUNNING)
+		return 0;
+	if (part->fetch->server.kind == NEST_REFERENCE_HTTPS && !part->asked)
+		curl_easy_getinfo(part->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+	return connected_us > 0 ? 0 : part->reached_us;
+}
 
 static int add_header(struct nest_fetch_part *part, const char *name, const char *value)
 {
@@ -323,6 +401,10 @@ static int set_up(struct nest_fetch_part *part)
 	curl_easy_setopt(easy, CURLOPT_HEADERDATA, part);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, part);
+	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_connect);
+	curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, part);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, part);
 	rc = add_credentials(part);
 	if (rc == 0)
 		rc = add_range(part);
@@ -342,7 +424,10 @@ int nest_fetch_part_start(struct nest_fetch_part *part)
 	part->answered = false;
 	part->skip = 0;
 	part->began_at = part->at;
+	part->hop = part->fetch->redirects;
 	part->started_us = nest_clock_mono_us();
+	part->reached_us = 0;
+	part->asked = false;
 	part->head = (struct nest_fetch_head){ .total = NEST_FETCH_UNKNOWN,
 		.length = NEST_FETCH_UNKNOWN };
 	rc = part->easy ? set_up(part) : nest_err_set(&part->err, -ENOMEM, "ask the server");
@@ -362,6 +447,7 @@ void nest_fetch_part_stop(struct nest_fetch_part *part)
 	}
 	curl_slist_free_all(part->headers);
 	free(part->held);
+	part->dropped = false;
 	part->easy = NULL;
 	part->headers = NULL;
 	part->held = NULL;
@@ -424,6 +510,8 @@ static int judge_status(struct nest_fetch_part *part, long status, uint64_t *ret
 	if (status == 416 && part->fetch->settled &&
 		nest_fetch_head_compare(&part->fetch->first, &part->head, &part->err) < 0)
 		return part->err.code;
+	if (status == 416 && check_length(part, part->head.total) < 0)
+		return part->err.code;
 	if (status == 401 || status == 403)
 		return nest_err_say(&part->err, -EACCES, "the server answered %ld: %s", status,
 			secret ? "it wants other credentials than loader.credentialsFile has "
@@ -439,8 +527,8 @@ static int judge_status(struct nest_fetch_part *part, long status, uint64_t *ret
 /* An empty file has no first byte to send. */
 static bool is_empty_file(const struct nest_fetch_part *part, long status)
 {
-	return status == 416 && !part->fetch->settled && !part->head.has_range &&
-	       part->head.total == 0;
+	return status == 416 && !part->fetch->settled && part->fetch->size == 0 &&
+	       !part->head.has_range && part->head.total == 0;
 }
 
 static int judge_end(struct nest_fetch_part *part)
@@ -449,6 +537,8 @@ static int judge_end(struct nest_fetch_part *part)
 
 	/* Of a stream whose length nobody told, the end is where it ended. */
 	if (part->end == NEST_FETCH_UNKNOWN) {
+		if (fetch->size > 0 && part->at != fetch->size)
+			return refuse_length(part, part->at);
 		fetch->first.total = fetch->frontier = part->end = part->at;
 		nest_fetch_publish(fetch);
 	}

@@ -214,8 +214,8 @@ static int start_fetch(struct nest_gather *gather, struct nest_load *load, struc
 	if (rc == 0)
 		rc = open_staging(load, err);
 	if (rc == 0)
-		rc = nest_fetch_open(
-			gather->fetcher, load->url, load->fd, &events, load, &load->fetch, err);
+		rc = nest_fetch_open(gather->fetcher, load->url, load->size, load->fd, &events,
+			load, &load->fetch, err);
 	if (rc < 0)
 		return rc;
 	DL_APPEND2(gather->waiting, load, gather_prev, gather_next);
@@ -233,12 +233,12 @@ struct nest_load *nest_gather_find(struct nest_gather *gather, const char *hex)
 }
 
 /* The download of an artifact without a digest that is under way already. */
-static struct nest_load *find_same_url(struct nest_gather *gather, const char *url)
+static struct nest_load *find_same_url(struct nest_gather *gather, const char *url, uint64_t size)
 {
 	struct nest_load *load;
 
 	DL_FOREACH2(gather->waiting, load, gather_next)
-	if (!load->making && strcmp(load->url, url) == 0)
+	if (!load->making && load->size == size && strcmp(load->url, url) == 0)
 		return load;
 	return NULL;
 }
@@ -250,6 +250,7 @@ static int take_names(
 {
 	const char *shown = reference->url ? reference->url : reference->digest;
 
+	load->size = reference->size;
 	load->format = reference->format;
 	load->sealed = reference->sealed;
 	load->source = "admin";
@@ -287,7 +288,7 @@ static int start_remote(struct nest_gather *gather, struct nest_load *load, stru
 			"code from a server needs its sha256 (loader.allowUnverified would let it "
 			"go without)");
 	if (!load->verified)
-		same = find_same_url(gather, load->url);
+		same = find_same_url(gather, load->url, load->size);
 	if (same) {
 		DL_APPEND(same->joined, load);
 		return 0;

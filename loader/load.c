@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -119,11 +120,17 @@ static int digest_path(struct nest_load *load)
 		return nest_err_set(&load->err, -errno, "open it");
 	if (fstat(fd, &st) < 0)
 		return nest_err_set(&load->err, -errno, "look at it");
+	if (S_ISREG(st.st_mode) && load->size > 0 && (uint64_t)st.st_size != load->size)
+		return nest_err_say(&load->err, -EKEYREJECTED,
+			"its content is not what was asked for: it is %" PRIu64
+			" bytes long, not %" PRIu64,
+			(uint64_t)st.st_size, load->size);
 	if (S_ISREG(st.st_mode))
 		return stage_file(load, fd);
-	if (load->verified)
+	if (load->verified || load->size > 0)
 		return nest_err_say(&load->err, -EINVAL,
-			"it is no file, and only an archive's or image's sha256 can be checked");
+			"it is no file, and only an archive's or image's sha256 and size can be "
+			"checked");
 	return nest_copy_dir(load->path, &load->limits, NULL, load->hex, &load->err);
 }
 

@@ -38,8 +38,9 @@ struct nest_load {
 	bool zstd_images;		  /* likewise */
 	/* Of loads by reference (loader/gather.c): */
 	struct nest_gather *gather;
-	char *shown; /* for messages: the reference without what may be secret */
-	char *url;   /* or path, as given; NULL where only a digest was */
+	char *shown;   /* for messages: the reference without what may be secret */
+	char *url;     /* or path, as given; NULL where only a digest was */
+	uint64_t size; /* of the artifact, that was promised; 0: none was */
 	enum nest_reference_format format; /* that was promised */
 	bool sealed;			   /* it may go without a digest */
 	bool verified;			   /* hex came with the reference, and must hold */

@@ -22,6 +22,7 @@ enum nest_reference_format {
 struct nest_reference {
 	const char *url;    /* https://, http://, file:// or an absolute path; NULL: in the cache */
 	const char *digest; /* "sha256:" and 64 hex digits of the artifact; or NULL */
+	uint64_t size;	    /* the artifact's bytes; 0: not known */
 	enum nest_reference_format format;
 	bool sealed; /* what is in it is proved otherwise, before it is used: it needs no digest */
 };

@@ -6,7 +6,9 @@ was given, in the way that MODE says, and GET /count/MODE/NAME how often that wa
 http://elsewhere.invalid/MODE/NAME is one for /MODE/NAME. It prints its port, and ends when its standard
 input does.
 
-    server.py DIRECTORY"""
+    server.py DIRECTORY [SECONDS]
+
+SECONDS is what it takes for each answer at least."""
 
 import collections
 import os
@@ -18,7 +20,8 @@ import time
 from http.server import BaseHTTPRequestHandler
 
 DIRECTORY = sys.argv[1]
-LATENCY_S = 0.003  # a server next door is asked over one connection
+LATENCY_S = float(sys.argv[2]) if sys.argv[2:] else 0.003  # a server next door is asked over one connection
+TOGETHER = 4
 MODIFIED = "Wed, 01 Jan 2020 00:00:00 GMT"
 counts = collections.Counter()
 running = collections.Counter()
@@ -53,7 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             most[path] = max(most[path], running[path])
             self.count = counts[path]
         time.sleep(LATENCY_S)
-        method = getattr(self, "mode_" + mode.replace("-", "_"), None)
+        method = self.mode_good if mode.startswith("mirror") else getattr(
+            self, "mode_" + mode.replace("-", "_"), None)
         try:
             if mode in ("count", "most"):
                 self.tell((counts if mode == "count" else most)["/" + name])
@@ -88,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         """A 206, or a 200 without a range; sends only @stop bytes and then hangs up."""
         asked = self.range_of(body)
         first, last = asked or (0, len(body) - 1)
+        if asked and first >= len(body):
+            self.plain(416, Content_Range=f"bytes */{len(body)}")
+            return
         part = body[first:last + 1]
         self.send_response(206 if asked else 200)
         if asked:
@@ -113,6 +120,35 @@ class Handler(BaseHTTPRequestHandler):
 
     def mode_good(self, body):
         self.ranged(body)
+
+    def mode_together(self, body):
+        """No answer before so many requests are there."""
+        path = self.path
+        deadline = time.monotonic() + 3
+        while counts[path] < TOGETHER and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.ranged(body) if counts[path] >= TOGETHER else self.plain(400)
+
+    def late(self):
+        """Whoever asks for the beginning waits until others have their answer."""
+        if (self.range_of(b"") or (0, 0))[0] == 0 and self.count <= TOGETHER:
+            time.sleep(0.3)
+
+    def mode_late(self, body):
+        self.late()
+        self.ranged(body)
+
+    def mode_late_whole(self, body):
+        self.late()
+        self.whole(body)
+
+    def mode_late_416(self, body):
+        """What lies behind the end isn't there, and not a word on where that is."""
+        self.late()
+        if (self.range_of(body) or (0, 0))[0] >= len(body):
+            self.plain(416)
+        else:
+            self.ranged(body)
 
     def mode_whole(self, body):
         self.whole(body)
@@ -244,6 +280,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def mode_moved(self, body):
         self.plain(302, Location=self.path.replace("moved", "good", 1))
+
+    def mode_moved_anywhere(self, body):
+        """To another place each time."""
+        self.plain(302, Location=f"/mirror{self.count}/a.tar")
+
+    def mode_moves_on(self, body):
+        """The first one is served, each other sent to a place of its own."""
+        if (self.range_of(b"") or (1, 0))[0] == 0:
+            self.ranged(body)
+        else:
+            time.sleep(0.1)
+            self.plain(302, Location=f"/mirror{self.count}/a.tar")
 
     def mode_loops(self, body):
         self.plain(302, Location=self.path)
