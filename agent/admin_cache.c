@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "runtime/function.h"
 #include "runtime/host.h"
 
 /* The code cache: what is in it, and an operator's hand on it. */
@@ -143,11 +144,12 @@ void nest_admin_cache_prefetch(struct nest_admin_request *request)
 	struct nest_err err = NEST_ERR_INIT;
 	const char *url = NULL;
 	const char *digest = NULL;
+	int64_t size = 0;
 	int r = nest_json_parse(nest_buf_bytes(&request->body), request->body.len, &json, &err);
 
 	if (r == 0 && !cJSON_IsObject(json))
 		r = nest_err_say(&err, -EINVAL,
-			"a reference is a JSON object with 'url' and 'digest', not %s",
+			"a reference is a JSON object with 'url', 'digest' and 'size', not %s",
 			nest_json_type_name(json));
 	if (r == 0)
 		r = nest_json_get_string(json, "url", &url, &err);
@@ -156,8 +158,10 @@ void nest_admin_cache_prefetch(struct nest_admin_request *request)
 	if (r == 0)
 		r = nest_json_get_string(json, "digest", &digest, &err);
 	if (r >= 0)
-		r = nest_host_cache_prefetch(
-			request->env->host, url, digest, on_prefetched, request, &err);
+		r = nest_json_get_int(json, "size", 1, NEST_FUNCTION_CODE_BYTES_MAX, &size, &err);
+	if (r >= 0)
+		r = nest_host_cache_prefetch(request->env->host, url, digest, (uint64_t)size,
+			on_prefetched, request, &err);
 	if (r < 0)
 		refuse(request, &err);
 	else

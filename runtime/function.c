@@ -145,6 +145,57 @@ static bool is_method(const char *text)
 #define OWN NEST_SCHEMA_FLAG(0) /* only the function itself can say it */
 #define URL_FORM "URL that begins with https://, http:// or file:///"
 #define AT(member) offsetof(struct parsed, spec.member)
+#define AT_CODE(member) offsetof(struct parsed, spec.code.member)
+
+/* The keys of one artifact: the code, a layer. @at says where a member of it is. */
+#define CODE_KEYS(prefix, at, own)                                                       \
+	{ .path = prefix "path",                                                         \
+		.type = NEST_SCHEMA_STRING,                                              \
+		.offset = at(path),                                                      \
+		.min = 1,                                                                \
+		.max = 4095,                                                             \
+		.unit = "",                                                              \
+		.valid = is_absolute,                                                    \
+		.form = "absolute path",                                                 \
+		.flags = own },                                                          \
+		{ .path = prefix "digest",                                               \
+			.type = NEST_SCHEMA_STRING,                                      \
+			.offset = at(digest),                                            \
+			.min = 71,                                                       \
+			.max = 71,                                                       \
+			.unit = "",                                                      \
+			.valid = nest_function_is_digest,                                \
+			.form = "digest: \"sha256:\" and 64 lower-case hex digits",      \
+			.flags = own },                                                  \
+		{ .path = prefix "url",                                                  \
+			.type = NEST_SCHEMA_STRING,                                      \
+			.offset = at(url),                                               \
+			.min = 1,                                                        \
+			.max = 8192,                                                     \
+			.unit = "",                                                      \
+			.valid = is_url,                                                 \
+			.form = URL_FORM,                                                \
+			.flags = own },                                                  \
+		{ .path = prefix "sha256",                                               \
+			.type = NEST_SCHEMA_STRING,                                      \
+			.offset = at(sha256),                                            \
+			.min = 64,                                                       \
+			.max = 64,                                                       \
+			.unit = "",                                                      \
+			.valid = is_sha256,                                              \
+			.form = "64 lower-case hex digits",                              \
+			.flags = own },                                                  \
+		{ .path = prefix "size",                                                 \
+			.type = NEST_SCHEMA_U64,                                         \
+			.offset = at(size),                                              \
+			.min = 1,                                                        \
+			.max = NEST_FUNCTION_CODE_BYTES_MAX,                             \
+			.unit = "bytes",                                                 \
+			.flags = own },                                                  \
+	{                                                                                \
+		.path = prefix "format", .type = NEST_SCHEMA_ENUM, .offset = at(format), \
+		.unit = "", .choices = NEST_REFERENCE_FORMATS, .flags = own              \
+	}
 
 static const struct nest_schema_key keys[] = {
 	{ .path = "name",
@@ -194,48 +245,7 @@ static const struct nest_schema_key keys[] = {
 		.fallback = "\"event\"",
 		.unit = "",
 		.choices = "event|http|wsgi|asgi" },
-	{ .path = "code.path",
-		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code.path),
-		.min = 1,
-		.max = 4095,
-		.unit = "",
-		.valid = is_absolute,
-		.form = "absolute path",
-		.flags = OWN },
-	{ .path = "code.digest",
-		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code.digest),
-		.min = 71,
-		.max = 71,
-		.unit = "",
-		.valid = nest_function_is_digest,
-		.form = "digest: \"sha256:\" and 64 lower-case hex digits",
-		.flags = OWN },
-	{ .path = "code.url",
-		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code.url),
-		.min = 1,
-		.max = 8192,
-		.unit = "",
-		.valid = is_url,
-		.form = URL_FORM,
-		.flags = OWN },
-	{ .path = "code.sha256",
-		.type = NEST_SCHEMA_STRING,
-		.offset = AT(code.sha256),
-		.min = 64,
-		.max = 64,
-		.unit = "",
-		.valid = is_sha256,
-		.form = "64 lower-case hex digits",
-		.flags = OWN },
-	{ .path = "code.format",
-		.type = NEST_SCHEMA_ENUM,
-		.offset = AT(code.format),
-		.unit = "",
-		.choices = NEST_REFERENCE_FORMATS,
-		.flags = OWN },
+	CODE_KEYS("code.", AT_CODE, OWN),
 	{ .path = "layers",
 		.type = NEST_SCHEMA_OBJECTS,
 		.offset = offsetof(struct parsed, layers_json),
@@ -392,47 +402,9 @@ static const struct nest_schema_key route_keys[] = {
 		.form = "upper-case HTTP method" },
 };
 
-#define CODE_AT(member) offsetof(struct nest_function_code, member)
+#define IN_CODE(member) offsetof(struct nest_function_code, member)
 
-static const struct nest_schema_key code_keys[] = {
-	{ .path = "url",
-		.type = NEST_SCHEMA_STRING,
-		.offset = CODE_AT(url),
-		.min = 1,
-		.max = 8192,
-		.unit = "",
-		.valid = is_url,
-		.form = URL_FORM },
-	{ .path = "path",
-		.type = NEST_SCHEMA_STRING,
-		.offset = CODE_AT(path),
-		.min = 1,
-		.max = 4095,
-		.unit = "",
-		.valid = is_absolute,
-		.form = "absolute path" },
-	{ .path = "digest",
-		.type = NEST_SCHEMA_STRING,
-		.offset = CODE_AT(digest),
-		.min = 71,
-		.max = 71,
-		.unit = "",
-		.valid = nest_function_is_digest,
-		.form = "digest: \"sha256:\" and 64 lower-case hex digits" },
-	{ .path = "sha256",
-		.type = NEST_SCHEMA_STRING,
-		.offset = CODE_AT(sha256),
-		.min = 64,
-		.max = 64,
-		.unit = "",
-		.valid = is_sha256,
-		.form = "64 lower-case hex digits" },
-	{ .path = "format",
-		.type = NEST_SCHEMA_ENUM,
-		.offset = CODE_AT(format),
-		.unit = "",
-		.choices = NEST_REFERENCE_FORMATS },
-};
+static const struct nest_schema_key code_keys[] = { CODE_KEYS("", IN_CODE, 0) };
 
 static const struct nest_schema code_schema = { code_keys, NEST_ARRAY_SIZE(code_keys), 0 };
 
@@ -483,19 +455,22 @@ static int check_env(const cJSON *env, struct nest_schema_place *place, struct n
 		ENV_BYTES_MAX);
 }
 
-/* One place, and no digest of what is named by its digest. */
+/* One place, and no digest or size of what is named by its digest. */
 static int check_code(const struct nest_function_code *code, const char *key,
 	struct nest_schema_place *place, struct nest_err *err)
 {
 	int places = (code->path != NULL) + (code->digest != NULL) + (code->url != NULL);
+	const char *extra = code->sha256 ? "sha256" : code->size ? "size" : NULL;
 
-	if (places == 1 && !(code->digest && code->sha256))
+	if (places == 1 && !(code->digest && extra))
 		return 0;
 	/* what isn't there has no place of its own */
 	nest_schema_locate(place, "%s", places > 0 || strcmp(key, "code") != 0 ? key : "");
 	if (places == 1)
 		return nest_err_say(err, -EINVAL,
-			"'%s' has both 'digest' and 'sha256': the digest says it already", key);
+			"'%s' has both 'digest' and '%s': of what is in the cache the digest says "
+			"all",
+			key, extra);
 	if (places > 1)
 		return nest_err_say(err, -EINVAL,
 			"'%s' has more than one of 'path', 'url' and 'digest', must have one", key);
@@ -521,6 +496,7 @@ static int read_code(const cJSON *object, struct nest_function_code *code, const
 {
 	struct nest_schema_place inner = { .path = "" };
 	const char *format = NULL;
+	int64_t size = 0;
 	int rc = nest_schema_check(&code_schema, object, 0, &inner, err);
 
 	if (rc < 0) {
@@ -533,6 +509,8 @@ static int read_code(const cJSON *object, struct nest_function_code *code, const
 	nest_json_get_string(object, "digest", &code->digest, NULL);
 	nest_json_get_string(object, "sha256", &code->sha256, NULL);
 	nest_json_get_string(object, "format", &format, NULL);
+	nest_json_get_int(object, "size", 1, NEST_FUNCTION_CODE_BYTES_MAX, &size, NULL);
+	code->size = (uint64_t)size;
 	code->format = format ? format_index(format) : 0;
 	return check_code(code, key, place, err);
 }

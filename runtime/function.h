@@ -37,10 +37,12 @@ struct nest_function_code {
 	const char *path;   /* a local directory, archive or image */
 	const char *digest; /* "sha256:...": it is in the cache */
 	const char *sha256; /* what a url's or path's content must have: 64 hex digits; or NULL */
+	uint64_t size;	    /* that content's bytes; 0: not said */
 	unsigned format;    /* of enum nest_reference_format (loader/reference.h) */
 };
 
 #define NEST_FUNCTION_LAYERS_MAX 31
+#define NEST_FUNCTION_CODE_BYTES_MAX (INT64_C(1) << 50)
 
 /*
  * What a function's spec says (nestlet-function(5)): immutable once parsed, all strings its own.

@@ -223,8 +223,12 @@ int nest_host_cache_verify(struct nest_host *host, void (*damaged)(void *arg, co
 		void *arg, const struct nest_host_verified *totals, const struct nest_err *err),
 	void *arg, struct nest_err *err);
 
-/* Loads the artifact @url, whose digest must be @digest, unless the cache has it. @cb as uploads'. */
+/*
+ * Loads the artifact @url, whose digest must be @digest and whose bytes @size (0: it isn't known),
+ * unless the cache has it. @cb as uploads'.
+ */
 int nest_host_cache_prefetch(struct nest_host *host, const char *url, const char *digest,
+	uint64_t size,
 	void (*cb)(void *arg, const char *digest, uint64_t bytes, const struct nest_err *err),
 	void *arg, struct nest_err *err);
 

@@ -109,10 +109,11 @@ static void on_prefetched(void *arg, struct nest_tree *tree, const struct nest_e
 }
 
 int nest_host_cache_prefetch(struct nest_host *host, const char *url, const char *digest,
+	uint64_t size,
 	void (*cb)(void *arg, const char *digest, uint64_t bytes, const struct nest_err *err),
 	void *arg, struct nest_err *err)
 {
-	const struct nest_reference reference = { .url = url, .digest = digest };
+	const struct nest_reference reference = { .url = url, .digest = digest, .size = size };
 	struct prefetch *prefetch = calloc(1, sizeof(*prefetch));
 	int r;
 

@@ -23,6 +23,7 @@ int nest_host_load_code(struct nest_host *host, const struct nest_function_code 
 		references[i] = (struct nest_reference){
 			.url = code->url ? code->url : code->path,
 			.digest = code->digest,
+			.size = code->size,
 			.format = (enum nest_reference_format)code->format,
 		};
 		if (!code->sha256)

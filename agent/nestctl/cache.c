@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/nestctl/command.h"
@@ -81,6 +82,18 @@ static int verify(struct nest_command_context *context, char **operands)
 	return cJSON_GetArraySize(damaged) > 0 ? NEST_COMMAND_REFUSED : NEST_COMMAND_OK;
 }
 
+/* Digits; -1 for anything else. */
+static int add_size(cJSON *request, const char *text)
+{
+	char *end;
+	double bytes = strtod(text, &end);
+
+	if (*end || text[strspn(text, "0123456789")])
+		return -1;
+	cJSON_AddNumberToObject(request, "size", bytes);
+	return 0;
+}
+
 static int prefetch(struct nest_command_context *context, char **operands)
 {
 	nest_autojson cJSON *request = cJSON_CreateObject();
@@ -91,6 +104,11 @@ static int prefetch(struct nest_command_context *context, char **operands)
 	cJSON_AddStringToObject(request, "url", operands[0]);
 	if (operands[1])
 		cJSON_AddStringToObject(request, "digest", operands[1]);
+	if (operands[2] && add_size(request, operands[2]) < 0) {
+		fprintf(stderr, "nestctl: cache prefetch: SIZE is a number of bytes, not '%s'\n",
+			operands[2]);
+		return NEST_COMMAND_USAGE;
+	}
 	if (nest_client_call(context->client, "POST", "/v1/cache/prefetch", request, &json, &err) <
 		0)
 		return nest_command_fail("cache prefetch", &err);
@@ -112,15 +130,15 @@ static const struct verb {
 	{ "list", "", 0, 0, list },
 	{ "rm", " DIGEST", 1, 1, rm },
 	{ "verify", "", 0, 0, verify },
-	{ "prefetch", " URL [DIGEST]", 1, 2, prefetch },
+	{ "prefetch", " URL [DIGEST [SIZE]]", 1, 3, prefetch },
 };
 
 int nest_command_cache(struct nest_command_context *context, const struct nest_command_args *args)
 {
-	char *operands[3] = { NULL };
+	char *operands[4] = { NULL };
 	int n = args->noperands - 1;
 
-	for (int i = 0; i < n && i < 2; i++)
+	for (int i = 0; i < n && i < 3; i++)
 		operands[i] = args->operands[i + 1];
 	for (size_t i = 0; i < NEST_ARRAY_SIZE(verbs); i++) {
 		if (strcmp(verbs[i].name, args->operands[0]) != 0)

@@ -106,7 +106,7 @@ const struct nest_command nest_commands[] = {
 		"nestctl pack ./layer -o layer.erofs --format erofs", 1, 1, pack_options,
 		nest_command_pack },
 	{ "cache", "list|rm|verify|prefetch", "Show, clear, verify or fill the code cache.",
-		"nestctl cache prefetch https://example.com/layer.tar.zst sha256:...", 1, 3,
+		"nestctl cache prefetch https://example.com/layer.tar.zst sha256:...", 1, 4,
 		no_options, nest_command_cache },
 	{ "snapshot", "list|runtimes|build-runtimes|VERB NAME",
 		"Show functions' or runtimes' snapshots; inspect, build or rm a function's.",

@@ -26,7 +26,7 @@
 
 struct deployment {
 	cJSON *spec;
-	char dir[PATH_MAX];   /* the code; "" when the spec names an artifact already uploaded */
+	char dir[PATH_MAX];   /* the code; "" when the host has it, or can fetch it */
 	char where[PATH_MAX]; /* the spec's file, or the directory, for messages */
 };
 
@@ -189,12 +189,13 @@ static int open_spec(const char *operand, struct deployment *d, struct nest_err 
 		return r;
 	snprintf(d->where, sizeof(d->where), "%s", operand);
 	code = cJSON_GetObjectItemCaseSensitive(d->spec, "code");
-	if (cJSON_GetObjectItemCaseSensitive(code, "digest"))
+	if (cJSON_GetObjectItemCaseSensitive(code, "digest") ||
+		cJSON_GetObjectItemCaseSensitive(code, "url"))
 		return 0;
 	path = cJSON_GetObjectItemCaseSensitive(code, "path");
 	if (code && !cJSON_IsString(path))
 		return nest_err_say(err, -EINVAL,
-			"spec '%s': 'code' must name a 'path' or a 'digest'", operand);
+			"spec '%s': 'code' must name a 'path', a 'url' or a 'digest'", operand);
 	snprintf(joined, sizeof(joined), "%.*s%s",
 		path && path->valuestring[0] == '/' ? 0
 		: slash				    ? (int)(slash + 1 - operand)

@@ -72,6 +72,8 @@ static void print_result(
 			nest_terminal_bytes((double)result->bytes, packed),
 			nest_terminal_bytes((double)result->content, content),
 			(unsigned long long)result->files, ratio, digest);
+		printf("for a spec, with its url: \"sha256\": \"%s\", \"size\": %llu\n",
+			result->sha256, (unsigned long long)result->bytes);
 		return;
 	}
 	json = cJSON_CreateObject();

@@ -105,6 +105,8 @@ def test_the_same_content_packs_to_the_same_bytes(workdir, code, kind):
     assert one["digest"] == two["digest"] == f"sha256:{sha256}"
     assert one["bytes"] == (workdir / "one").stat().st_size
     assert one["files"] == 3
+    said = nestctl("pack", code, "-o", workdir / "one", "--format", kind).stdout
+    assert f'"sha256": "{sha256}", "size": {one["bytes"]}' in said
     (workdir / "copy" / "lib" / "dep.txt").write_text("other")
     assert pack(workdir / "copy", workdir / "two", kind)["digest"] != one["digest"]
 
@@ -329,7 +331,7 @@ def test_what_was_prefetched_is_deployed_without_a_download(
     fetch_for_the_first_time(host, server)
     packed = pack(code, workdir / f"code.{kind}", kind)
     url = f"{server.url}/code.{kind}"
-    done = host.nestctl("cache", "prefetch", url, packed["digest"])
+    done = host.nestctl("cache", "prefetch", url, packed["digest"], str(packed["bytes"]))
     assert packed["digest"] in done.stdout
     assert cached(host)[packed["digest"]]["kind"] == ("image" if kind == "erofs" else "directory")
     server.asked.clear()
@@ -348,6 +350,10 @@ def test_a_prefetch_that_fails_says_why(make_host, workdir, code, server):
     assert bad.returncode == 1 and "sha256" in bad.stderr
     gone = host.nestctl("cache", "prefetch", f"{server.url}/gone", wrong, check=False)
     assert gone.returncode == 1 and "404" in gone.stderr
+    longer = host.nestctl("cache", "prefetch", f"{server.url}/code.tar.zst", wrong, "7", check=False)
+    assert longer.returncode == 1 and "bytes long, not 7" in longer.stderr
+    word = host.nestctl("cache", "prefetch", f"{server.url}/code.tar.zst", wrong, "7 MB", check=False)
+    assert word.returncode == 2 and "SIZE" in word.stderr
     none = host.admin("POST", "/v1/cache/prefetch", "{}")
     assert none.status == 400 and "url" in none.json()["errorMessage"]
     assert cached(host) == {}

@@ -51,8 +51,9 @@ class Server:
         subprocess.run([str(NESTCTL), "pack", str(directory), "-o", str(self.files / name),
                         "--format", "tar.zst"], check=True, capture_output=True)
         (self.files / name).chmod(0o644)
-        digest = hashlib.sha256((self.files / name).read_bytes()).hexdigest()
-        return {"url": f"http://127.0.0.1:{self.port}/{name}", "sha256": digest}
+        packed = (self.files / name).read_bytes()
+        return {"url": f"http://127.0.0.1:{self.port}/{name}",
+                "sha256": hashlib.sha256(packed).hexdigest(), "size": len(packed)}
 
     def asked(self, name):
         log = self.root / "requests"
@@ -106,6 +107,35 @@ def test_a_wrong_digest_is_refused_and_nothing_is_deployed(host, server):
     assert "digest" in answer.json()["errorMessage"] or "sha256" in answer.json()["errorMessage"]
     assert host.invoke("fn").status == 404
     assert host.admin("GET", "/v1/cache").json()["trees"] == []
+    rest_after(host, "fn")
+
+
+def test_a_size_is_optional_and_must_be_right(host, server):
+    code = server.pack("one.tar.zst", {"index.js": SOURCE, "dep.js": "module.exports = 'one';"})
+    layer = server.pack("base.tar.zst", {"dep.js": "module.exports = 'base';"})
+    size = code.pop("size")
+    for wrong in ({**code, "size": size + 1}, {**code, "size": size - 1}):
+        answer = put(host, "fn", wrong)
+        assert answer.status == 422, answer
+        message = answer.json()["errorMessage"]
+        assert f"it is {size} bytes long, not {wrong['size']}" in message, message
+    answer = put(host, "fn", code, layers=[{**layer, "size": 1}])
+    assert answer.status == 422 and "layer 1" in answer.json()["errorMessage"], answer
+    for odd in (0, "7", 1.5):
+        answer = put(host, "fn", {**code, "size": odd})
+        assert answer.status == 400 and "'code.size' must be" in answer.json()["errorMessage"]
+    assert host.invoke("fn").status == 404
+    assert put(host, "fn", code).status == 201
+    assert call(host, "fn") == "one"
+    rest_after(host, "fn")
+
+
+def test_nestctl_deploys_a_spec_that_names_a_url(host, server, workdir):
+    code = server.pack("one.tar.zst", {"index.js": SOURCE, "dep.js": "module.exports = 'one';"})
+    spec = workdir / "fn.json"
+    spec.write_text(json.dumps({"name": "fn", "runtime": "nodejs", "code": code}))
+    host.nestctl("deploy", spec)
+    assert call(host, "fn") == "one"
     rest_after(host, "fn")
 
 

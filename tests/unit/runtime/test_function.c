@@ -195,6 +195,30 @@ START_TEST(code_is_one_of_path_and_digest)
 }
 END_TEST
 
+#define URL "'url':'https://a/b'"
+#define SIZE_RANGE "must be an integer from 1 to 1.12589990684262e+15, not "
+
+START_TEST(code_and_layers_have_a_size)
+{
+	struct nest_function_spec *spec =
+		parse("{'name':'a','runtime':'nodejs','code':{" URL ",'size':5000000000},"
+		      "'layers':[{" URL "},{'path':'/a','size':1}]}");
+
+	ck_assert_uint_eq(spec->code.size, 5000000000);
+	ck_assert_uint_eq(spec->layers[0].size, 0);
+	ck_assert_uint_eq(spec->layers[1].size, 1);
+	nest_function_free(spec);
+	refuses("{'name':'a','runtime':'nodejs','code':{" URL ",'size':0}}", "code.size",
+		"'code.size' " SIZE_RANGE "0");
+	refuses("{'name':'a','runtime':'nodejs','code':{" URL ",'size':'7'}}", "code.size",
+		"'code.size' " SIZE_RANGE "\"7\"");
+	refuses("{" LEAST ",'layers':[{" URL ",'size':1.5}]}", "layers[0].size",
+		"'layers[0]': 'size' " SIZE_RANGE "1.5");
+	refuses("{'name':'a','runtime':'nodejs','code':{'digest':'" DIGEST "','size':7}}", "code",
+		"'code' has both 'digest' and 'size': of what is in the cache the digest says all");
+}
+END_TEST
+
 START_TEST(a_reserved_variable_is_refused_with_its_reason)
 {
 	refuses("{" LEAST ",'env':{'LD_PRELOAD':'/x.so'}}", "env.LD_PRELOAD",
@@ -420,8 +444,8 @@ END_TEST
 
 NEST_SUITE("runtime/function", the_least_spec_gets_every_default, every_key_reaches_its_member,
 	a_wrong_value_is_named_with_its_key, a_name_has_its_form, code_is_one_of_path_and_digest,
-	a_reserved_variable_is_refused_with_its_reason, the_environment_is_bounded,
-	scaling_has_defaults_and_schedules, a_wrong_schedule_is_named,
+	code_and_layers_have_a_size, a_reserved_variable_is_refused_with_its_reason,
+	the_environment_is_bounded, scaling_has_defaults_and_schedules, a_wrong_schedule_is_named,
 	a_time_zone_that_is_gone_costs_a_kept_function_its_schedule_only, routes_have_their_form,
 	defaults_stand_in_for_what_is_left_out, defaults_hold_no_identity,
 	minimum_and_maximum_agree, specs_are_equal_but_for_their_version,
