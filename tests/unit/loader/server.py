@@ -123,16 +123,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def mode_together(self, body):
         """No answer before so many requests are there."""
-        path = self.path
+        together = self.wait_until(lambda: counts[self.path] >= TOGETHER)
+        self.ranged(body) if together else self.plain(400)
+
+    def wait_until(self, happened):
         deadline = time.monotonic() + 3
-        while counts[path] < TOGETHER and time.monotonic() < deadline:
+        while not happened() and time.monotonic() < deadline:
             time.sleep(0.001)
-        self.ranged(body) if counts[path] >= TOGETHER else self.plain(400)
+        return happened()
 
     def late(self):
         """Whoever asks for the beginning waits until others have their answer."""
-        if (self.range_of(b"") or (0, 0))[0] == 0 and self.count <= TOGETHER:
-            time.sleep(0.3)
+        if self.range_of(b"")[0] == 0:
+            self.wait_until(lambda: counts[self.path] >= TOGETHER and running[self.path] == 1)
 
     def mode_late(self, body):
         self.late()
@@ -143,12 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         self.whole(body)
 
     def mode_late_416(self, body):
-        """What lies behind the end isn't there, and not a word on where that is."""
+        """Nothing is there but the beginning, and not a word on where that ends."""
         self.late()
-        if (self.range_of(body) or (0, 0))[0] >= len(body):
-            self.plain(416)
-        else:
-            self.ranged(body)
+        self.ranged(body) if self.range_of(body)[0] == 0 else self.plain(416)
 
     def mode_whole(self, body):
         self.whole(body)
@@ -286,11 +286,11 @@ class Handler(BaseHTTPRequestHandler):
         self.plain(302, Location=f"/mirror{self.count}/a.tar")
 
     def mode_moves_on(self, body):
-        """The first one is served, each other sent to a place of its own."""
-        if (self.range_of(b"") or (1, 0))[0] == 0:
+        """The first one is served; each other is sent to a place of its own, once that was done."""
+        if self.range_of(b"")[0] == 0:
             self.ranged(body)
         else:
-            time.sleep(0.1)
+            self.wait_until(lambda: counts[self.path] > running[self.path] >= 1)
             self.plain(302, Location=f"/mirror{self.count}/a.tar")
 
     def mode_loops(self, body):
