@@ -273,8 +273,8 @@ static int word(struct nest_err *err, int rc, const char *verb, const char *name
 
 /*
  * Cleans @name and enters its directory; *@ret_last is its last component, within @clean. An image
- * has no directories yet, and knows names as a whole. A name that means the tree itself is refused
- * here.
+ * has no directories to be entered, and knows names as a whole. A name that means the tree itself is
+ * refused here.
  */
 static int approach(struct nest_draft *draft, const char *name, char clean[NEST_NAME_CAP],
 	const char **ret_last, struct nest_err *err)
@@ -291,12 +291,13 @@ static int approach(struct nest_draft *draft, const char *name, char clean[NEST_
 		return rc;
 	if (clean[0] == '\0')
 		return fail(err, -EEXIST, "make", name);
-	if (draft->image)
-		return 0;
 	slash = strrchr(clean, '/');
 	n = slash ? (size_t)(slash - clean) : 0;
 	memcpy(parent, clean, n);
 	parent[n] = '\0';
+	if (draft->image)
+		return word_image(draft, nest_draft_image_add_dir(draft->image, parent),
+			"make the directory of", name, err);
 	rc = enter(draft, parent, err);
 	if (rc < 0)
 		return word(err, rc, "make the directory of", name);
@@ -525,6 +526,12 @@ static int cant_be_image(struct nest_err *err)
 	return nest_err_say(err, -ENOTSUP, "the archive can't be kept as an image");
 }
 
+static int refuse_image(struct nest_draft *draft, struct nest_err *err)
+{
+	nest_draft_image_refuse(draft->image);
+	return cant_be_image(err);
+}
+
 /* What isn't lent lies nobody knows where. */
 static int write_to_image(struct nest_draft *draft, const char *bytes, size_t n, uint64_t offset,
 	struct nest_err *err)
@@ -532,11 +539,10 @@ static int write_to_image(struct nest_draft *draft, const char *bytes, size_t n,
 	const struct nest_draft_loan *loan = &draft->loan;
 	int rc;
 
-	if (is_lent(draft, bytes, n))
-		rc = nest_draft_image_add_bytes(
-			draft->image, loan->at + (uint64_t)(bytes - loan->bytes), n, offset);
-	else
-		rc = nest_draft_image_refuse(draft->image);
+	if (!is_lent(draft, bytes, n))
+		return refuse_image(draft, err);
+	rc = nest_draft_image_add_bytes(
+		draft->image, loan->at + (uint64_t)(bytes - loan->bytes), n, offset);
 	return rc < 0 ? cant_be_image(err) : 0;
 }
 
@@ -549,6 +555,8 @@ int nest_draft_write(struct nest_draft *draft, const void *bytes, size_t n, uint
 
 	if (rc < 0 || n == 0)
 		return rc;
+	if (n > INT64_MAX - offset && draft->image)
+		return refuse_image(draft, err);
 	if (n > INT64_MAX - offset)
 		return fail(err, -EFBIG, "write", file->name);
 	rc = charge_file(draft, offset + n, err);
@@ -640,7 +648,7 @@ bool nest_draft_refused(const struct nest_draft *draft)
 
 int nest_draft_finish_image(struct nest_draft *draft, struct nest_err *err)
 {
-	int rc = nest_draft_image_finish(draft->image, err);
+	int rc = nest_draft_image_finish(draft->image, draft->limits.max_bytes, err);
 
 	if (rc < 0)
 		return rc;

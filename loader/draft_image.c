@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -104,9 +105,9 @@ int nest_draft_image_add_symlink(
 
 	if (rc < 0)
 		return rc;
-	link->target = strdup(target);
 	link->mtime_s = image->now_s;
-	return link->target ? 0 : -ENOMEM;
+	rc = nest_erofs_entries_set_target(image->entries, link, target);
+	return rc == -E2BIG ? nest_draft_image_refuse(image) : rc;
 }
 
 int nest_draft_image_add_hardlink(
@@ -158,11 +159,21 @@ int nest_draft_image_end_file(
 	return 0;
 }
 
-int nest_draft_image_finish(struct nest_draft_image *image, struct nest_err *err)
+int nest_draft_image_finish(
+	struct nest_draft_image *image, uint64_t max_bytes, struct nest_err *err)
 {
 	int rc = nest_erofs_frames_finish(&image->frames, err);
+	struct stat st;
 
 	if (rc == 0)
 		rc = nest_erofs_write(image->fd, image->entries, &image->frames, err);
-	return rc;
+	if (rc < 0)
+		return rc;
+	if (fstat(image->fd, &st) < 0)
+		return nest_err_set(err, -errno, "look at the image");
+	/* the archive's own headers are in it, of which a directory has none */
+	if ((uint64_t)st.st_size > max_bytes)
+		return nest_err_say(err, nest_draft_image_refuse(image),
+			"the image would be larger than %llu bytes", (unsigned long long)max_bytes);
+	return 0;
 }

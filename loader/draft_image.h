@@ -58,7 +58,11 @@ int nest_draft_image_add_bytes(
 int nest_draft_image_end_file(
 	struct nest_draft_image *image, uint64_t size, bool executable, int64_t mtime_s);
 
-/* All is there: writes the image. Blocks on the disk. */
-int nest_draft_image_finish(struct nest_draft_image *image, struct nest_err *err);
+/*
+ * All is there: writes the image. -ENOTSUP: its frames can't be in one, or it would be larger than
+ * @max_bytes. Blocks on the disk.
+ */
+int nest_draft_image_finish(
+	struct nest_draft_image *image, uint64_t max_bytes, struct nest_err *err);
 
 #endif

@@ -3,13 +3,14 @@
 #include "loader/erofs_entries.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "loader/name.h"
 
-/* Of all entries. A tree whose names take more is better off on the disk. */
+/* Of all entries. A tree whose names and links take more is better off on the disk. */
 #define MEMORY_MAX (24u << 20)
 #define KEY_CAP (sizeof(uint32_t) + NEST_NAME_CAP)
 
@@ -43,6 +44,8 @@ static int insert(struct nest_erofs_entries *entries, struct nest_erofs_entry *p
 	char key[KEY_CAP];
 	size_t key_n = make_key(parent ? parent->number : UINT32_MAX, name, n, key);
 
+	if (n > NAME_MAX)
+		return -ENAMETOOLONG;
 	if (parent && nest_erofs_entries_count(entries) >= entries->max)
 		return -EFBIG;
 	if (size > MEMORY_MAX - entries->memory)
@@ -142,6 +145,10 @@ int nest_erofs_entries_add(struct nest_erofs_entries *entries, const char *clean
 
 		if (dir->type != NEST_EROFS_ENTRY_DIR)
 			return -ENOTDIR;
+		/* counted before it is made, as where it is made on the disk */
+		if (last && type != NEST_EROFS_ENTRY_DIR &&
+			nest_erofs_entries_count(entries) >= entries->max)
+			return -EFBIG;
 		entry = find_in(entries, dir, clean, n);
 		made = !entry;
 		rc = made ? insert(entries, dir, clean, n, last ? type : NEST_EROFS_ENTRY_DIR,
@@ -157,6 +164,20 @@ int nest_erofs_entries_add(struct nest_erofs_entries *entries, const char *clean
 	if (!made && type != NEST_EROFS_ENTRY_DIR)
 		return -EEXIST;
 	*ret = entry;
+	return 0;
+}
+
+int nest_erofs_entries_set_target(
+	struct nest_erofs_entries *entries, struct nest_erofs_entry *link, const char *target)
+{
+	size_t size = strlen(target) + 1;
+
+	if (size > MEMORY_MAX - entries->memory)
+		return -E2BIG;
+	link->target = strdup(target);
+	if (!link->target)
+		return -ENOMEM;
+	entries->memory += size;
 	return 0;
 }
 

@@ -60,10 +60,15 @@ uint64_t nest_erofs_entries_count(const struct nest_erofs_entries *entries);
  * Adds an entry by its clean name (loader/name.h), and the directories above it that are missing.
  * The entry is owned by @entries. -EEXIST: the name is taken (a directory may come again, and is
  * given then), -ENOTDIR: by something above it that is no directory, -EFBIG: there would be more than
- * there may be, -E2BIG: their names take more memory than is worth it.
+ * there may be, -E2BIG: their names take more memory than is worth it, -ENAMETOOLONG: a part of its
+ * name has more than NAME_MAX bytes.
  */
 int nest_erofs_entries_add(struct nest_erofs_entries *entries, const char *clean,
 	enum nest_erofs_entry_type type, struct nest_erofs_entry **ret);
+
+/* Sets the target of a symbolic link, once (copied): 0, -E2BIG as above, or -ENOMEM. */
+int nest_erofs_entries_set_target(
+	struct nest_erofs_entries *entries, struct nest_erofs_entry *link, const char *target);
 
 /* The entry of a clean name, borrowed, or NULL. */
 struct nest_erofs_entry *nest_erofs_entries_find(

@@ -71,6 +71,7 @@ struct writer {
 struct image {
 	struct nest_erofs_entry **order;
 	size_t n;
+	uint64_t inodes;
 	const struct nest_erofs_frames *frames;
 	struct nest_erofs_entry packed;
 	uint32_t first;	 /* block of inodes */
@@ -281,7 +282,7 @@ static uint64_t place_inode(struct nest_erofs_entry *entry, uint64_t at)
 
 static int place_all(struct image *image, struct nest_err *err)
 {
-	uint64_t at = 0;
+	uint64_t at = SLOT; /* an inode's number is seen by programs, and 0 is none */
 
 	for (size_t i = 0; i < image->n; i++) {
 		struct nest_erofs_entry *entry = image->order[i];
@@ -293,8 +294,10 @@ static int place_all(struct image *image, struct nest_err *err)
 			measure_dir(image, entry);
 		else if (entry->type == NEST_EROFS_ENTRY_SYMLINK)
 			divide(image, entry, strlen(entry->target));
-		if (entry->type != NEST_EROFS_ENTRY_HARDLINK)
-			at = place_inode(entry, at);
+		if (entry->type == NEST_EROFS_ENTRY_HARDLINK)
+			continue;
+		at = place_inode(entry, at);
+		image->inodes++;
 	}
 	image->packed.size = image->frames->content;
 	image->packed.links = 1;
@@ -436,7 +439,7 @@ static void put_superblock(struct writer *writer, const struct image *image)
 	set_32(super, NEST_EROFS_MAGIC);
 	super[12] = NEST_EROFS_BLOCK_BITS;
 	set_16(super + 14, (uint16_t)(image->order[0]->inode / SLOT));
-	set_64(super + 16, image->n);
+	set_64(super + 16, image->inodes);
 	set_64(super + 24, (uint64_t)image->now_s);
 	set_32(super + 36, image->first + image->blocks + image->others);
 	set_32(super + 40, image->first);

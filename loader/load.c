@@ -145,20 +145,27 @@ void nest_load_take_digest(struct nest_load *load)
 		load->rc = digest_path(load);
 }
 
-/* An image that is kept to be mounted is unpacked as the directory @name in staging. */
-static int unpack_layer(struct nest_load *load, const struct nest_tree *tree, const char *name)
+/* Unpacks an image that is kept to be mounted. */
+static int unpack_image(
+	struct nest_load *load, const struct nest_tree *tree, struct nest_draft *draft)
 {
-	nest_autodraft struct nest_draft *draft = NULL;
 	nest_autoclose int fd = -1;
 	int rc = nest_tree_open_image(tree, &fd, &load->err);
 
-	if (rc == 0)
-		rc = nest_draft_new(nest_cache_staging_fd(load->cache), name, &load->limits, &draft,
-			&load->err);
 	if (rc < 0)
 		return rc;
 	return tree->made ? nest_unpack_frames(fd, draft, &load->err)
 			  : nest_unpack_erofs_file(fd, draft, &load->err);
+}
+
+/* The same, as the directory @name in staging. */
+static int unpack_layer(struct nest_load *load, const struct nest_tree *tree, const char *name)
+{
+	nest_autodraft struct nest_draft *draft = NULL;
+	int rc = nest_draft_new(
+		nest_cache_staging_fd(load->cache), name, &load->limits, &draft, &load->err);
+
+	return rc < 0 ? rc : unpack_image(load, tree, draft);
 }
 
 /* @name: where in staging it may be unpacked. */
@@ -351,12 +358,12 @@ static int make_image(struct nest_load *load, int fd, bool whole, struct nest_dr
 
 	if (rc == 0)
 		rc = whole ? nest_unpack_file(fd, draft, &load->err) : unpack_stream(load, draft);
+	/* what was wrong with a download is more than that it can't be an image */
+	if (rc < 0 && !whole)
+		return rc;
 	if (rc == 0)
 		rc = nest_draft_finish_image(draft, &load->err);
-	/* what was wrong with a download is more than that */
-	if (rc < 0 && nest_draft_refused(draft) && (whole || rc == -ENOTSUP))
-		return REFUSED;
-	return rc;
+	return rc < 0 && nest_draft_refused(draft) ? REFUSED : rc;
 }
 
 static int make_from_archive(struct nest_load *load, struct nest_draft *draft, const char *name)
@@ -384,10 +391,12 @@ static int unpack_again(struct nest_load *load, const char *name)
 {
 	nest_autodraft struct nest_draft *draft = NULL;
 	int staging_fd = nest_cache_staging_fd(load->cache);
-	nest_autoclose int fd = open_archive(load);
-	int rc = fd < 0 ? fd : nest_file_remove_tree(staging_fd, name, &load->err);
+	nest_autoclose int fd = -1;
+	int rc;
 
 	load->err = (struct nest_err)NEST_ERR_INIT;
+	fd = open_archive(load);
+	rc = fd < 0 ? fd : nest_file_remove_tree(staging_fd, name, &load->err);
 	if (rc == 0)
 		rc = nest_draft_new(staging_fd, name, &load->limits, &draft, &load->err);
 	if (rc == 0)
@@ -405,12 +414,16 @@ static int make_draft(struct nest_load *load, const char *name)
 
 	if (rc == 0 && load->path)
 		rc = copy_dir(load, draft);
+	else if (rc == 0 && load->n_layers == 1)
+		rc = unpack_image(load, load->layers[0], draft);
 	else if (rc == 0 && load->layers)
 		rc = merge_layers(load, draft);
 	else if (rc == 0)
 		rc = make_from_archive(load, draft, name);
-	if (rc == REFUSED)
+	if (rc == REFUSED) {
+		nest_draft_free(nest_take_ptr(draft)); /* and what it holds on the disk */
 		return unpack_again(load, name);
+	}
 	if (rc == KEPT)
 		return 0;
 	if (rc == 0)

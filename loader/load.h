@@ -51,8 +51,9 @@ struct nest_load {
 	bool complete;			   /* all are, or never will be */
 	bool reading;			   /* the pool does */
 	bool streams;			   /* it counts as one that waits for the network */
-	bool in_layers;		   /* it is to be merged with others: no image may be kept */
-	struct nest_tree **layers; /* to be merged, lowest first; a reference is held to each */
+	bool in_layers; /* it is to be merged with others: no image may be kept */
+	struct nest_tree *
+		*layers; /* to be merged, lowest first, or one to be unpacked; referenced */
 	size_t n_layers;
 
 	bool making;  /* the tree is made, or will be; hex is nobody else's to write any more */

@@ -64,8 +64,10 @@ static int adapt(struct unpack *unpack, const char *where)
 	int code = archive_errno(unpack->archive);
 
 	/* Numbers of libarchive's own say no more than EBADMSG does. */
-	code = code == ENOMEM || code == EIO || code == EFBIG || code == ECANCELED ? -code
-										   : -EBADMSG;
+	code = code == ENOMEM || code == EIO || code == EFBIG || code == ECANCELED ||
+			       code == ENOSPC || code == EDQUOT
+		       ? -code
+		       : -EBADMSG;
 	if (archive_format(unpack->archive) == 0)
 		return nest_err_say(unpack->err, code,
 			"read the archive as tar, tar.gz, tar.zst, tar.lz4 or zip: %s",

@@ -30,7 +30,7 @@
 
 static char top[64];
 static unsigned fds_before;
-static char *strings[512];
+static char *strings[4096];
 static size_t n_strings;
 
 unsigned kit_count(const char *path)

@@ -206,6 +206,10 @@ class Handler(BaseHTTPRequestHandler):
     def mode_drops_always(self, body):
         self.ranged(body, stop=1000)
 
+    def mode_breaks(self, body):
+        """Two megabytes, and then no byte any more."""
+        self.ranged(body, stop=2000000 if self.count == 1 else 0)
+
     def mode_dies(self, body):
         """The first megabyte, then nobody is there."""
         if self.count > 1:
