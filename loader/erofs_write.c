@@ -73,11 +73,11 @@ struct image {
 	size_t n;
 	uint64_t inodes;
 	const struct nest_erofs_frames *frames;
-	struct nest_erofs_entry packed;
 	uint32_t first;	 /* block of inodes */
 	uint32_t blocks; /* of them */
 	uint32_t others; /* blocks behind them */
 	int64_t now_s;
+	struct nest_erofs_entry packed; /* without a name, the room for which is at its end */
 };
 
 /* ---- bytes ---- */

@@ -111,10 +111,9 @@ void kit_write(const char *path, const char *bytes, size_t n, unsigned mode)
 static void write_entry(struct archive *archive, const struct kit_entry *from)
 {
 	struct archive_entry *entry = archive_entry_new();
-	size_t body_len = from->body ? strlen(from->body) : 0;
+	bool sized = from->size && !from->sparse; /* such a body may lack a NUL */
+	size_t body_len = sized ? from->size : from->body ? strlen(from->body) : 0;
 
-	if (from->size && !from->sparse)
-		body_len = from->size;
 	archive_entry_set_pathname(entry, from->name);
 	archive_entry_set_filetype(entry, from->type ? from->type : AE_IFREG);
 	archive_entry_set_perm(entry, from->mode ? from->mode : 0644);
