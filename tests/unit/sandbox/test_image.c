@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/erofs.h"
@@ -459,6 +460,35 @@ START_TEST(a_file_on_another_file_system_is_copied)
 }
 END_TEST
 
+/* zstd came with Linux 6.10, and may have been left out of a kernel. */
+START_TEST(what_the_kernel_decompresses_is_tried_for_each_algorithm)
+{
+	bool zstd = nest_sandbox_zstd_images(&fixture.spawner);
+	const struct {
+		unsigned algorithm;
+		bool works;
+	} rows[] = { { NEST_EROFS_LZ4, true }, { NEST_EROFS_ZSTD, zstd }, { 1u << 7, false } };
+	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	unsigned major = 0;
+	unsigned minor = 0;
+	struct utsname kernel;
+
+	ck_assert_int_eq(uname(&kernel), 0);
+	ck_assert_int_eq(sscanf(kernel.release, "%u.%u", &major, &minor), 2);
+	ck_assert(!zstd || major > 6 || (major == 6 && minor >= 10));
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct nest_err err = NEST_ERR_INIT;
+		int r = nest_spawner_image_try(dir, rows[i].algorithm, &err);
+
+		ck_assert_msg((r == 0) == rows[i].works, "algorithm 0x%x: %d %s", rows[i].algorithm,
+			r, nest_err_text(&err));
+		ck_assert_int_eq(err.code, r);
+		await_unmounted(mounted_before);
+	}
+	close(dir);
+}
+END_TEST
+
 /* On a file system that no image is mounted from but by a loop device, of which there are none. */
 START_TEST(a_machine_that_mounts_no_image_says_so)
 {
@@ -479,6 +509,7 @@ START_TEST(a_machine_that_mounts_no_image_says_so)
 	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_lt(nest_spawner_image_try(dir, NEST_EROFS_LZ4, &err), 0);
 	ck_assert_str_ne(nest_err_text(&err), "");
+	ck_assert_int_lt(nest_spawner_image_try(dir, NEST_EROFS_ZSTD, NULL), 0);
 	close(dir);
 	umount2(path, MNT_DETACH);
 }
@@ -507,6 +538,7 @@ int main(void)
 	tcase_add_test(cells, a_frozen_file_has_no_name_and_no_writer);
 	tcase_add_test(cells, an_agents_file_becomes_roots_unless_somebody_could_write_to_it);
 	tcase_add_test(cells, a_file_on_another_file_system_is_copied);
+	tcase_add_test(cells, what_the_kernel_decompresses_is_tried_for_each_algorithm);
 	tcase_add_test(cells, a_machine_that_mounts_no_image_says_so);
 	tcase_add_test(bare, a_host_without_sources_mounts_nothing);
 	suite_add_tcase(suite, cells);
