@@ -36,9 +36,10 @@ def erofs_mounts():
 
 
 @pytest.fixture(autouse=True)
-def no_image_stays():
+def before():
+    """What is mounted when no host is up, which is all at the end too. A host that starts mounts for a moment."""
     before = erofs_mounts()
-    yield
+    yield before
     wait_for(lambda: erofs_mounts() <= before, "images are unmounted")
 
 
@@ -177,9 +178,8 @@ def test_pack_says_what_is_wrong(workdir, code):
 # ---- images ----
 
 
-def test_an_image_is_mounted_once_for_all_its_functions(make_host, workdir, code):
+def test_an_image_is_mounted_once_for_all_its_functions(before, make_host, workdir, code):
     host = make_host(IMAGES)
-    before = erofs_mounts()
     digest = deploy_image(host, workdir, code)
     assert deploy_digest(host, "twin", digest).status == 201
     for name in ("fn", "twin"):
@@ -187,7 +187,7 @@ def test_an_image_is_mounted_once_for_all_its_functions(make_host, workdir, code
         assert answer["dep"] == "a layer's file\n"
         (mount,) = answer["mount"]
         assert " erofs ro,nosuid,nodev," in mount
-    assert len(erofs_mounts() - before) == 1
+    wait_for(lambda: len(erofs_mounts() - before) == 1, "it is mounted once")
     assert cached(host)[digest]["kind"] == "image" and cached(host)[digest]["inUse"]
     for name in ("fn", "twin"):
         host.nestctl("rm", name)
@@ -195,9 +195,8 @@ def test_an_image_is_mounted_once_for_all_its_functions(make_host, workdir, code
     assert not cached(host)[digest]["inUse"]
 
 
-def test_an_image_survives_a_restart_and_a_kill(make_host, workdir, code):
+def test_an_image_survives_a_restart_and_a_kill(before, make_host, workdir, code):
     host = make_host(IMAGES)
-    before = erofs_mounts()
     deploy_image(host, workdir, code)
     host.kill()
     wait_for(lambda: erofs_mounts() == before, "the image is unmounted")
@@ -205,15 +204,14 @@ def test_an_image_survives_a_restart_and_a_kill(make_host, workdir, code):
     assert host.invoke("fn").json()["dep"] == "a layer's file\n"
 
 
-def test_images_are_unpacked_unless_their_source_is_named(make_host, workdir, code):
+def test_images_are_unpacked_unless_their_source_is_named(before, make_host, workdir, code):
     pack(code, workdir / "code.erofs", "erofs")
-    before = erofs_mounts()
     for number, config in enumerate(({}, {"cache": {"imageSources": ["https://example.com/"]}})):
         host = make_host(config, name=f"host{number}")
         digest = deploy_image(host, workdir, code)
         assert cached(host)[digest]["kind"] == "directory"
         assert host.invoke("fn").json()["dep"] == "a layer's file\n"
-        assert erofs_mounts() == before
+        wait_for(lambda: erofs_mounts() == before, "none is mounted")
 
 
 @pytest.fixture
@@ -237,9 +235,8 @@ def test_images_are_unpacked_where_none_can_be_mounted(no_mountable_state, make_
     assert host.invoke("fn").json()["dep"] == "a layer's file\n"
 
 
-def test_an_image_that_only_the_kernel_refuses_is_unpacked(make_host, workdir, code):
+def test_an_image_that_only_the_kernel_refuses_is_unpacked(before, make_host, workdir, code):
     host = make_host(IMAGES)
-    before = erofs_mounts()
     (code / "big").write_bytes(os.urandom(1 << 16))
     pack(code, workdir / "code.erofs", "erofs")
     whole = (workdir / "code.erofs").read_bytes()
@@ -251,7 +248,7 @@ def test_an_image_that_only_the_kernel_refuses_is_unpacked(make_host, workdir, c
     assert deploy_digest(host, "fn", digest).status == 201
     assert unpacked_warnings(host) == 1 and "mount code image" in host.log()
     assert host.invoke("fn").json()["dep"] == "a layer's file\n"
-    assert erofs_mounts() == before
+    wait_for(lambda: erofs_mounts() == before, "none is mounted")
 
 
 # ---- archives that become images ----
@@ -288,11 +285,10 @@ def reads(host, name, code, ask=None):
 
 
 @pytest.mark.parametrize("way", ["upload", "http"])
-def test_an_archive_of_nestctls_is_mounted_as_it_came(make_host, workdir, large_code, server, way):
+def test_an_archive_of_nestctls_is_mounted_as_it_came(before, make_host, workdir, large_code, server, way):
     host = make_host({"cache": {"imageSources": ["admin" if way == "upload" else f"{server.url}/"]}})
     if way == "http":
         fetch_for_the_first_time(host, server)
-    before = erofs_mounts()
     digest = pack(large_code, workdir / "code.tar.zst", "tar.zst")["digest"]
     origin = {"url": f"{server.url}/code.tar.zst", "sha256": digest[7:]}
     if way == "upload":
@@ -309,7 +305,7 @@ def test_an_archive_of_nestctls_is_mounted_as_it_came(make_host, workdir, large_
     assert " image " in row, row
     tree = host.root / "state" / "code" / "trees" / digest[7:]
     assert [entry.name for entry in tree.iterdir()] == ["image.erofs"]
-    assert len(erofs_mounts() - before) == 1
+    wait_for(lambda: len(erofs_mounts() - before) == 1, "it is mounted once")
     assert unpacked_warnings(host) == 0
 
 
@@ -320,14 +316,13 @@ def test_a_directory_that_is_deployed_is_mounted_too(make_host):
     assert [tree["kind"] for tree in cached(host).values()] == ["image"]
 
 
-def test_what_was_made_an_image_is_unpacked_where_none_is_mounted_any_more(make_host, workdir, large_code):
+def test_what_was_made_an_image_is_unpacked_where_none_is_mounted_any_more(before, make_host, workdir, large_code):
     host = make_host(IMAGES)
     pack(large_code, workdir / "code.tar.zst", "tar.zst")
     digest = upload(host, workdir / "code.tar.zst").json()["digest"]
     assert deploy_digest(host, "fn", digest).status == 201
     assert " - erofs " in reads(host, "fn", large_code)
     assert host.stop() == 0
-    before = erofs_mounts()
     for _ in range(2):
         host.config["cache"] = {"imageSources": []}
         warned = unpacked_warnings(host)
@@ -335,7 +330,7 @@ def test_what_was_made_an_image_is_unpacked_where_none_is_mounted_any_more(make_
         assert " - erofs " not in reads(host, "fn", large_code)
         assert unpacked_warnings(host) == warned + 1
         assert sorted(tree["kind"] for tree in cached(host).values()) == ["directory", "image"]
-        assert erofs_mounts() == before
+        wait_for(lambda: erofs_mounts() == before, "none is mounted")
         assert host.stop() == 0
     host.config["cache"] = IMAGES["cache"]
     host.start()
