@@ -9,18 +9,20 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "sandbox/criu_image.h"
+#include "sandbox/image_source.h"
 
 #define PAGE NEST_IMAGE_PAGE
 /*
- * What was written of the parent's memory becomes areas of their own, and what lies between stays
- * mapped from the parent. An area costs a restore some microseconds, a page that is copied a
- * microsecond and its memory: so parts no further apart than so many pages are one, and one with
- * fewer written pages is left to be copied. Of another file's mapping nothing but written pages is
- * in the image, so that such parts have no gaps.
+ * What was written of a file's mapping becomes areas of their own, and what lies between stays
+ * mapped from that file. An area costs a restore some microseconds, as many again where the file is another
+ * than the last one's, a page that is copied two and its memory: so parts no further apart than so many
+ * pages are one, an area's small rest goes with its neighbour, and a part with fewer written pages is left
+ * to be copied. Where the file can't be read, parts have no gaps, and are more often too short.
  */
 #define GAP_MAX 16u
+#define REST_MAX 8u
 #define WRITTEN_MIN 4u
-#define FILE_WRITTEN_MIN 8u
+#define WITHOUT_GAPS_MIN 8u
 
 /* Status bits of an area. */
 #define AREA_REGULAR (1u << 0)
@@ -97,7 +99,7 @@ static int read_area(struct nest_wire in, struct nest_image_area *ret)
 /*
  * Plain private memory, and nothing that the kernel treats apart: no stack, which grows;
  * no huge or locked pages; nothing that is wiped at a fork, which files aren't. Of a file's mapping
- * only where no page need be looked for in the file, or the file is the parent's memory.
+ * only where no page need be looked for in the file, or where the file can be read.
  */
 bool nest_image_area_may_take(const struct nest_image_area *area)
 {
@@ -278,9 +280,9 @@ int nest_image_run_read(struct nest_wire in, struct nest_image_run *ret)
 	return r;
 }
 
-/* A part of @rest, from its first written page to the last, with small gaps if it is of the parent's memory. */
+/* A part of @rest, from its first written page to the last, with small gaps if @filled. */
 static int add_part(struct nest_image_areas *areas, struct nest_image_area *rest, uint64_t from,
-	uint64_t to, bool parents)
+	uint64_t to, bool filled)
 {
 	struct nest_image_area before = *rest, part = *rest;
 	int r = 0;
@@ -291,7 +293,7 @@ static int add_part(struct nest_image_areas *areas, struct nest_image_area *rest
 	part.start = from;
 	part.end = to;
 	part.pgoff += from - rest->start;
-	part.written = parents;
+	part.written = filled;
 	if (r == 0)
 		r = add(areas, &part);
 	rest->pgoff += to - rest->start;
@@ -301,10 +303,11 @@ static int add_part(struct nest_image_areas *areas, struct nest_image_area *rest
 
 /* Divides @whole by what of it was written, which @runs, its own and others', say. */
 static int split_area(struct nest_image_areas *areas, const struct nest_image_area *whole,
-	const struct nest_image_run *runs, size_t nruns, bool parents)
+	const struct nest_image_run *runs, size_t nruns, bool filled)
 {
-	const uint64_t gap_max = parents ? GAP_MAX : 0,
-		       min = parents ? WRITTEN_MIN : FILE_WRITTEN_MIN;
+	const uint64_t gap_max = filled ? GAP_MAX * PAGE : 0,
+		       rest_max = filled ? REST_MAX * PAGE : 0,
+		       min = filled ? WRITTEN_MIN : WITHOUT_GAPS_MIN;
 	struct nest_image_area rest = *whole;
 	uint64_t from = 0, to = 0, written = 0;
 	int r = 0;
@@ -316,17 +319,18 @@ static int split_area(struct nest_image_areas *areas, const struct nest_image_ar
 			continue;
 		start = start > whole->start ? start : whole->start;
 		end = end < whole->end ? end : whole->end;
-		if (written > 0 && start - to > gap_max * PAGE) {
+		if (written > 0 && start > to && start - to > gap_max) {
 			if (written >= min)
-				r = add_part(areas, &rest, from, to, parents);
+				r = add_part(areas, &rest, from, to, filled);
 			written = 0;
 		}
-		from = written > 0 ? from : start;
-		to = end;
+		if (written == 0)
+			from = start - rest.start <= rest_max ? rest.start : start;
+		to = whole->end - end <= rest_max ? whole->end : end;
 		written += (end - start) / PAGE;
 	}
 	if (r == 0 && written >= min)
-		r = add_part(areas, &rest, from, to, parents);
+		r = add_part(areas, &rest, from, to, filled);
 	return r == 0 && rest.end > rest.start ? add(areas, &rest) : r;
 }
 
@@ -369,14 +373,17 @@ static bool is_private_file(const struct nest_image_area *area)
 	return (area->status & ~(uint64_t)AREA_HEAP) == (AREA_REGULAR | AREA_FILE_PRIVATE);
 }
 
-/* Whether it is mapped from the parent's memory. */
-static bool is_parents(const struct nest_image_area *area, uint32_t parent_id)
+static bool is_touched(
+	const struct nest_image_area *area, const struct nest_image_run *runs, size_t nruns)
 {
-	return parent_id != 0 && area->shmid == parent_id;
+	for (size_t i = 0; i < nruns; i++)
+		if (runs[i].vaddr < area->end && runs[i].vaddr + runs[i].pages * PAGE > area->start)
+			return true;
+	return false;
 }
 
 static int split_areas(struct nest_image_areas *areas, const struct nest_image_run *runs,
-	size_t nruns, uint32_t parent_id)
+	size_t nruns, struct nest_image_sources *sources)
 {
 	nest_autofree struct nest_image_area *old = nest_take_ptr(areas->list);
 	size_t n = areas->n;
@@ -385,21 +392,22 @@ static int split_areas(struct nest_image_areas *areas, const struct nest_image_r
 	areas->n = 0;
 	areas->room = 0;
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = is_private_file(&old[i]) ? split_area(areas, &old[i], runs, nruns,
-						       is_parents(&old[i], parent_id))
-					     : add(areas, &old[i]);
+		r = is_private_file(&old[i]) && is_touched(&old[i], runs, nruns)
+			    ? split_area(areas, &old[i], runs, nruns,
+				      nest_image_sources_fd(sources, old[i].shmid) >= 0)
+			    : add(areas, &old[i]);
 	return r;
 }
 
-int nest_image_areas_survey(
-	struct nest_image_areas *areas, struct nest_criu_image pagemap, uint32_t parent_id)
+int nest_image_areas_survey(struct nest_image_areas *areas, struct nest_criu_image pagemap,
+	struct nest_image_sources *sources)
 {
 	nest_autofree struct nest_image_run *runs = NULL;
 	size_t nruns = 0;
 	int r = read_runs(pagemap, &runs, &nruns);
 
 	if (r == 0)
-		r = split_areas(areas, runs, nruns, parent_id);
+		r = split_areas(areas, runs, nruns, sources);
 	for (size_t i = 0; r == 0 && i < nruns; i++) {
 		uint64_t end = runs[i].vaddr + runs[i].pages * PAGE;
 
@@ -414,6 +422,32 @@ int nest_image_areas_survey(
 		}
 	}
 	return r;
+}
+
+/* Whether @next, as it will be mapped, is what @area would be with a larger end. */
+static bool goes_on(const struct nest_image_area *area, const struct nest_image_area *next)
+{
+	const uint64_t flags = ~(uint64_t)MAP_ANONYMOUS,
+		       status = ~(uint64_t)(AREA_ANON_PRIVATE | AREA_FILE_PRIVATE);
+
+	return area->taken && next->taken && next->start == area->end &&
+	       next->offset == area->offset + (area->end - area->start) &&
+	       next->prot == area->prot && next->madv == area->madv &&
+	       (next->flags & flags) == (area->flags & flags) &&
+	       (next->status & status) == (area->status & status);
+}
+
+void nest_image_areas_join(struct nest_image_areas *areas)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < areas->n; i++) {
+		if (n > 0 && goes_on(&areas->list[n - 1], &areas->list[i]))
+			areas->list[n - 1].end = areas->list[i].end;
+		else
+			areas->list[n++] = areas->list[i];
+	}
+	areas->n = n;
 }
 
 void nest_image_areas_done(struct nest_image_areas *areas)

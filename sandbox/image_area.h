@@ -10,6 +10,7 @@
 #include "sandbox/wire.h"
 
 struct nest_buf;
+struct nest_image_sources;
 
 /* The areas of memory (vma) of one process as its images have them, and which pages there are of each. */
 
@@ -26,9 +27,10 @@ struct nest_image_area {
 	uint64_t pgoff, shmid, prot, flags, status, madv;
 	uint64_t present; /* pages that the image has of it */
 	size_t vma;	  /* the number of its message: a part of that area, or all of it */
-	bool written;	  /* a part of the parent's memory that was written to */
+	bool written;	  /* a part of a file's mapping that was written to, but for gaps */
 	bool taken;	  /* it is to be mapped from the new memory file */
 	uint64_t offset;  /* in that */
+	uint64_t top;	  /* pages below are of no use to anybody; 0: all may be */
 };
 
 struct nest_image_areas {
@@ -51,11 +53,17 @@ struct nest_image_area *nest_image_areas_find(const struct nest_image_areas *are
 
 /*
  * Notes of each area how many pages @pagemap, taken up behind its head, has of it. Private mappings
- * of files are divided into what was written to and what was not, where that pays; file @parent_id
- * (0: none) is the memory of what this is made upon. -EBADMSG, -ENOMEM.
+ * of files are divided into what was written to and what was not, where that pays. What was written has
+ * gaps only where @sources have the file. Blocks on the disk. -EBADMSG, -ENOMEM.
  */
-int nest_image_areas_survey(
-	struct nest_image_areas *areas, struct nest_criu_image pagemap, uint32_t parent_id);
+int nest_image_areas_survey(struct nest_image_areas *areas, struct nest_criu_image pagemap,
+	struct nest_image_sources *sources);
+
+/*
+ * Makes one of neighbours that go on in the memory file and are alike: each is a mapping to make for
+ * each clone. The areas are good for nest_image_areas_put() only then.
+ */
+void nest_image_areas_join(struct nest_image_areas *areas);
 
 /* Whether a mapping of the memory file can take the place of @area. */
 bool nest_image_area_may_take(const struct nest_image_area *area);

@@ -32,12 +32,17 @@
 #include "base/file.h"
 #include "sandbox/criu_image.h"
 #include "sandbox/image_area.h"
+#include "sandbox/image_source.h"
+#include "sandbox/image_stack.h"
 #include "sandbox/wire.h"
 
 #define MEMORY_MAX (64ull << 30) /* of all areas: copied from there on */
 _Static_assert(
 	MEMORY_MAX + NEST_IMAGE_AREA_MAX < NEST_IMAGE_REWRITE_ROOM, "a size would tell nothing");
 #define PAGE NEST_IMAGE_PAGE
+/* What the kernel maps around a page that is read. */
+#define BLOCK 65536
+#define DRAFT NEST_IMAGE_REWRITE_FILE ".draft"
 
 enum {
 	HEAD_PAGES_ID = 1
@@ -77,11 +82,11 @@ enum {
 struct rewrite {
 	int dir;
 	const char *path;
-	int memory;
+	int memory;	   /* a draft of it */
 	uint64_t size;	   /* of the memory file */
 	uint32_t first_id; /* of its entries among the files; those before @file_id are in use */
-	int parent;
-	uint32_t parent_id; /* of the parent's memory file, 0: no parent */
+	int parent;	   /* its memory file, -1: no parent */
+	struct nest_image_sources sources;
 	/* of the process at hand */
 	uint32_t file_id;
 	bool used;
@@ -107,6 +112,20 @@ static int put_run(struct nest_buf *out, uint64_t vaddr, uint64_t pages, uint64_
 	return r;
 }
 
+/* @at < 0: where the file's own offset is. */
+static int write_at(int fd, const char *bytes, size_t n, off_t at)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t w = at < 0 ? write(fd, bytes + done, n - done)
+				   : pwrite(fd, bytes + done, n - done, at + (off_t)done);
+
+		if (w < 0 && errno != EINTR)
+			return -errno;
+		done += w > 0 ? (size_t)w : 0;
+	}
+	return 0;
+}
+
 static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 {
 	static char chunk[64 * PAGE];
@@ -114,20 +133,15 @@ static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 	for (uint64_t left = pages * PAGE; left > 0;) {
 		size_t want = left < sizeof(chunk) ? left : sizeof(chunk);
 		ssize_t n = read(from, chunk, want);
+		int r;
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EBADMSG;
-		for (ssize_t done = 0; done < n;) {
-			ssize_t w = to_at < 0 ? write(to, chunk + done, (size_t)(n - done))
-					      : pwrite(to, chunk + done, (size_t)(n - done),
-							to_at + done);
-
-			if (w < 0 && errno != EINTR)
-				return -errno;
-			done += w > 0 ? w : 0;
-		}
+		r = write_at(to, chunk, (size_t)n, to_at);
+		if (r < 0)
+			return r;
 		if (to_at >= 0)
 			to_at += n;
 		left -= (uint64_t)n;
@@ -135,20 +149,25 @@ static int copy_pages(int from, int to, off_t to_at, uint64_t pages)
 	return 0;
 }
 
-/* The area's pages as the parent has them: those that were written come over them. */
-static int copy_parents(const struct rewrite *rewrite, const struct nest_image_area *area)
+/* The area's pages as they are in its file: those that were written come over them. */
+static int fill(struct rewrite *rewrite, const struct nest_image_area *area)
 {
-	off_t from = (off_t)area->pgoff, to = (off_t)area->offset;
-	size_t left = area->end - area->start;
+	int from = nest_image_sources_fd(&rewrite->sources, area->shmid);
+	static char chunk[64 * PAGE];
 
-	while (left > 0) {
-		ssize_t n = copy_file_range(rewrite->parent, &from, rewrite->memory, &to, left, 0);
+	for (uint64_t done = 0, bytes = area->end - area->start; done < bytes;) {
+		size_t want = bytes - done < sizeof(chunk) ? bytes - done : sizeof(chunk);
+		ssize_t n = pread(from, chunk, want, (off_t)(area->pgoff + done));
+		int r;
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return n < 0 ? -errno : 0; /* behind the parent's end are zeros */
-		left -= (size_t)n;
+			return n < 0 ? -errno : 0; /* behind the file's end are zeros */
+		r = write_at(rewrite->memory, chunk, (size_t)n, (off_t)(area->offset + done));
+		if (r < 0)
+			return r;
+		done += (uint64_t)n;
 	}
 	return 0;
 }
@@ -165,11 +184,26 @@ static int take(struct rewrite *rewrite, struct nest_image_area *area)
 	rewrite->size += area->end - area->start;
 	rewrite->used = true;
 	if (area->written) {
-		int r = copy_parents(rewrite, area);
+		int r = fill(rewrite, area);
 
 		return r < 0 ? r : 1;
 	}
 	return 1;
+}
+
+/* What stays of @n pages of @area from address @at, the next ones of @pages. */
+static int keep_pages(const struct nest_image_area *area, uint64_t at, uint64_t n, uint64_t flags,
+	int pages, int kept, struct nest_buf *out)
+{
+	uint64_t useless = at < area->top ? (area->top - at) / PAGE : 0;
+	int r = 0;
+
+	useless = useless < n ? useless : n;
+	if (useless > 0 && lseek(pages, (off_t)(useless * PAGE), SEEK_CUR) < 0)
+		return -errno;
+	if (useless < n)
+		r = put_run(out, at + useless * PAGE, n - useless, flags);
+	return r < 0 ? r : copy_pages(pages, kept, -1, n - useless);
 }
 
 /* Divides the pages of one run between the memory file and what stays. */
@@ -193,9 +227,7 @@ static int divide_run(struct rewrite *rewrite, const struct nest_image_run *run,
 			r = copy_pages(pages, rewrite->memory,
 				(off_t)(area->offset + (at - area->start)), n);
 		} else if (r == 0) {
-			r = put_run(out, at, n, run->flags);
-			if (r == 0)
-				r = copy_pages(pages, kept, -1, n);
+			r = keep_pages(area, at, n, run->flags, pages, kept, out);
 		}
 		if (r < 0)
 			return r;
@@ -262,7 +294,7 @@ static int divide_pages(struct rewrite *rewrite, const char *pid, struct nest_er
 	if (r == 0)
 		r = nest_criu_image_put(&out, head.at, head.left);
 	if (r == 0)
-		r = nest_image_areas_survey(&rewrite->areas, pagemap, rewrite->parent_id);
+		r = nest_image_areas_survey(&rewrite->areas, pagemap, &rewrite->sources);
 	if (r == 0)
 		r = divide_runs(rewrite, &pagemap, pages, kept, &out);
 	if (r == 0)
@@ -288,6 +320,18 @@ static int put_mm(const struct rewrite *rewrite, struct nest_wire mm, struct nes
 	return r;
 }
 
+/* Of main stacks, which stay, only what is in use. */
+static int find_tops(struct rewrite *rewrite, const char *pid, struct nest_err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < rewrite->areas.n; i++)
+		if (rewrite->areas.list[i].flags & MAP_GROWSDOWN)
+			r = nest_image_stack_top(rewrite->dir, pid, &rewrite->areas.list[i],
+				&rewrite->areas.list[i].top, err);
+	return r;
+}
+
 static int rewrite_process(struct rewrite *rewrite, const char *name, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image mm = NEST_CRIU_IMAGE_INIT;
@@ -301,9 +345,12 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 		nest_image_areas_read(&rewrite->areas, entry) < 0)
 		return nest_criu_image_malformed(name, err);
 	rewrite->used = false;
-	r = divide_pages(rewrite, name + strlen("mm-"), err);
+	r = find_tops(rewrite, name + strlen("mm-"), err);
+	if (r == 0)
+		r = divide_pages(rewrite, name + strlen("mm-"), err);
 	if (r < 0)
 		return r;
+	nest_image_areas_join(&rewrite->areas);
 	r = nest_criu_image_begin(&out, NEST_CRIU_IMAGE_MM);
 	if (r == 0)
 		r = put_mm(rewrite, entry, &out);
@@ -314,44 +361,50 @@ static int rewrite_process(struct rewrite *rewrite, const char *name, struct nes
 	return r;
 }
 
-/* Whether @reg, a regular file, is the memory file of a parent. */
-static int names_parent(struct nest_wire reg, bool *ret)
+/* Whether @path is that of a parent's memory file. */
+static bool is_parents(const struct rewrite *rewrite, struct nest_wire path)
+{
+	return rewrite->parent >= 0 && path.left == strlen(NEST_IMAGE_REWRITE_PARENT_PATH) &&
+	       memcmp(path.at, NEST_IMAGE_REWRITE_PARENT_PATH, path.left) == 0;
+}
+
+/* Notes where regular file @id can be read. */
+static int look_at_reg(struct rewrite *rewrite, uint64_t id, struct nest_wire reg)
 {
 	struct nest_wire_field field;
 	int r;
 
-	*ret = false;
-	while ((r = nest_wire_next(&reg, &field)) > 0)
-		if (field.number == REG_NAME && field.type == NEST_WIRE_BYTES)
-			*ret = field.in.left == strlen(NEST_IMAGE_REWRITE_PARENT_PATH) &&
-			       memcmp(field.in.at, NEST_IMAGE_REWRITE_PARENT_PATH, field.in.left) ==
-				       0;
+	while ((r = nest_wire_next(&reg, &field)) > 0) {
+		if (field.number != REG_NAME || field.type != NEST_WIRE_BYTES)
+			continue;
+		r = is_parents(rewrite, field.in)
+			    ? nest_image_sources_add_open(&rewrite->sources, id, rewrite->parent)
+			    : nest_image_sources_add(&rewrite->sources, id, field.in);
+		if (r < 0)
+			break;
+	}
 	return r;
 }
 
-/* Notes the id of one file, and whether it is the parent's memory. */
+/* Notes the id of one file, and where it can be read. */
 static int look_at_file(struct rewrite *rewrite, struct nest_wire entry, uint64_t *top)
 {
 	struct nest_wire_field field;
+	struct nest_wire reg = { .left = 0 };
 	uint64_t id = 0;
-	bool parents = false;
 	int r;
 
 	while ((r = nest_wire_next(&entry, &field)) > 0) {
 		if (field.number == FILE_ID)
 			id = field.value;
 		else if (field.number == FILE_REG && field.type == NEST_WIRE_BYTES)
-			r = names_parent(field.in, &parents);
-		if (r < 0)
-			return r;
+			reg = field.in;
 	}
 	*top = id > *top ? id : *top;
-	if (parents && rewrite->parent >= 0 && id <= UINT32_MAX)
-		rewrite->parent_id = (uint32_t)id;
-	return r;
+	return r < 0 ? r : look_at_reg(rewrite, id, reg);
 }
 
-/* An id that no file has yet, nor those after it, and that of the parent's memory. */
+/* An id that no file has yet, nor those after it, and where to read those that there are. */
 static int look_at_files(struct rewrite *rewrite, struct nest_err *err)
 {
 	nest_autocriuimage struct nest_criu_image files = NEST_CRIU_IMAGE_INIT;
@@ -364,6 +417,8 @@ static int look_at_files(struct rewrite *rewrite, struct nest_err *err)
 		return r;
 	while (fields == 0 && (more = nest_criu_image_next(&files, &entry)) > 0)
 		fields = look_at_file(rewrite, entry, &top);
+	if (fields == -ENOMEM)
+		return nest_err_set(err, fields, "read 'files.img'");
 	if (fields < 0 || more < 0 || top > UINT32_MAX / 2)
 		return nest_criu_image_malformed("files.img", err);
 	rewrite->first_id = (uint32_t)top + 1;
@@ -451,23 +506,87 @@ static int rewrite_processes(struct rewrite *rewrite, struct nest_err *err)
 	return r;
 }
 
+/* ---- the memory file ---- */
+
+static int copy_block(int from, int to, off_t at, size_t bytes)
+{
+	static char block[BLOCK];
+
+	for (size_t n = 0; n < bytes;) {
+		ssize_t r = pread(from, block + n, bytes - n, at + (off_t)n);
+
+		if (r == 0 || (r < 0 && errno != EINTR))
+			return r < 0 ? -errno : -EIO;
+		n += r > 0 ? (size_t)r : 0;
+	}
+	return write_at(to, block, bytes, at);
+}
+
+/*
+ * Copies the memory file to @to block by block, each in one write: file systems that can keep what is written
+ * so in one piece of the page cache, which a clone's fault maps in half the time of as many pages, and
+ * what a block lacks of its pages is not looked for in the file later.
+ */
+static int copy_blocks(const struct rewrite *rewrite, int to)
+{
+	off_t size = (off_t)rewrite->size;
+
+	for (off_t at = 0; at < size;) {
+		off_t data = lseek(rewrite->memory, at, SEEK_DATA);
+		size_t bytes;
+		int r;
+
+		if (data < 0)
+			return errno == ENXIO ? 0 : -errno;
+		at = data - data % BLOCK;
+		bytes = size - at < BLOCK ? (size_t)(size - at) : BLOCK;
+		r = copy_block(rewrite->memory, to, at, bytes);
+		if (r < 0)
+			return r;
+		at += BLOCK;
+	}
+	return 0;
+}
+
+/* A file to put pages in as they come, without a name. */
+static int open_draft(int dir, int *ret, struct nest_err *err)
+{
+	*ret = openat(dir, DRAFT, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (*ret < 0 || unlinkat(dir, DRAFT, 0) < 0)
+		return nest_err_set(err, -errno, "make a draft of the memory file");
+	return 0;
+}
+
+static int settle(const struct rewrite *rewrite, int memory, struct nest_err *err)
+{
+	int r = ftruncate(memory, (off_t)rewrite->size) < 0 ? -errno : copy_blocks(rewrite, memory);
+
+	return r < 0 ? nest_err_set(err, r, "write the memory file") : 0;
+}
+
 int nest_image_rewrite_map(int images, const char *path, int parent, struct nest_err *err)
 {
 	nest_autoclose int memory = openat(
 		images, NEST_IMAGE_REWRITE_FILE, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	struct rewrite rewrite = {
-		.dir = images, .path = path, .memory = memory, .parent = parent
-	};
+	nest_autoclose int draft = -1;
+	struct rewrite rewrite = { .dir = images, .path = path, .parent = parent };
 	int r;
 
 	if (memory < 0)
 		return nest_err_set(err, -errno, "make the memory file");
+	r = open_draft(images, &draft, err);
+	if (r < 0)
+		return r;
+	rewrite.memory = draft;
 	r = look_at_files(&rewrite, err);
 	if (r == 0)
 		r = rewrite_processes(&rewrite, err);
 	if (r == 0 && rewrite.size > 0)
 		r = add_memory_file(&rewrite, err);
+	if (r == 0)
+		r = settle(&rewrite, memory, err);
 	nest_image_areas_done(&rewrite.areas);
+	nest_image_sources_done(&rewrite.sources);
 	return r < 0 ? nest_err_wrap(err, "map the snapshot's memory") : 0;
 }
 

@@ -24,12 +24,13 @@ struct nest_err;
 
 /*
  * Rewrites the CRIU images in directory @images so that private anonymous memory, and what was
- * written of other files' private mappings in long runs, becomes private mappings of one file,
+ * written of other files' private mappings, becomes private mappings of one file,
  * NEST_IMAGE_REWRITE_FILE beside them, which a restoring CRIU finds as @path: it then reads no
  * pages, and clones share those that they don't write. Stacks and what the kernel provides stay as
- * they are. @parent is the memory file of what this is made upon, mapped by it as
- * NEST_IMAGE_REWRITE_PARENT_PATH, or -1: of that, areas that were written much of get a copy of
- * their own. An area given back with MADV_DONTNEED reads as the file's bytes afterwards, not as
+ * they are, but for what lies below a stack pointer. @parent is the memory file of what this is made
+ * upon, mapped by it as NEST_IMAGE_REWRITE_PARENT_PATH, or -1. Of that, and of files of root's that the
+ * images name and that this process finds where they say, what lies between written parts is copied,
+ * so that they are few. An area given back with MADV_DONTNEED reads as the file's bytes afterwards, not as
  * zeros. Blocks on the disk; any thread. -EBADMSG: an image isn't as CRIU 4 writes it; the images
  * are useless after any failure.
  */
