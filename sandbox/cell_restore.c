@@ -60,7 +60,7 @@ int nest_cell_restore_prepare(struct nest_cell_step_context *context, struct nes
 
 	if (!init->criu)
 		return 0;
-	r = nest_image_gate_make(&init->gate, err);
+	r = nest_image_gate_make(&init->gate, NEST_IMAGE_REWRITE_DIR, err);
 	if (r == 0)
 		r = nest_fd_socketpair(SOCK_SEQPACKET, pair, err);
 	if (r < 0)

@@ -359,21 +359,37 @@ int nest_cgroup_join(const struct nest_cgroup *cgroup, uint64_t serial, struct n
 	return 0;
 }
 
+/* The controllers whose limit isn't the one that is set. */
+static unsigned differing(
+	const struct nest_cgroup_limits *limits, const struct nest_cgroup_limits *set)
+{
+	const unsigned all =
+		1u << NEST_CGROUP_MEMORY | 1u << NEST_CGROUP_PIDS | 1u << NEST_CGROUP_CPU;
+
+	if (!set)
+		return all;
+	return (unsigned)(limits->memory_bytes != set->memory_bytes) << NEST_CGROUP_MEMORY |
+	       (unsigned)(limits->pids != set->pids) << NEST_CGROUP_PIDS |
+	       (unsigned)(limits->cpu_milli != set->cpu_milli) << NEST_CGROUP_CPU;
+}
+
 int nest_cgroup_limit(const struct nest_cgroup *cgroup, uint64_t serial,
-	const struct nest_cgroup_limits *limits, struct nest_err *err)
+	const struct nest_cgroup_limits *limits, const struct nest_cgroup_limits *set,
+	struct nest_err *err)
 {
 	struct cell_name name = name_of(serial);
+	unsigned wanted = differing(limits, set);
 
 	for (size_t i = 0; i < cgroup->n; i++) {
 		const struct nest_cgroup_hierarchy *h = &cgroup->hierarchies[i];
 		nest_autoclose int dir = -1;
 		int r;
 
-		if (!(h->controllers & ~(1u << NEST_CGROUP_FREEZER | 1u << NEST_CGROUP_CPUACCT)))
+		if (!(h->controllers & wanted))
 			continue;
 		dir = open_dir(h->dir, name.text);
 		r = dir < 0 ? nest_err_set(err, dir, "open cgroup '%s'", name.text)
-			    : h->ops->limit(dir, h->controllers, limits, err);
+			    : h->ops->limit(dir, h->controllers & wanted, limits, err);
 		if (r < 0)
 			return r;
 	}

@@ -60,7 +60,7 @@ struct nest_cgroup_ops {
 	unsigned (*enable)(struct nest_cgroup *cgroup, int base, int host, unsigned controllers);
 	/* Gives back what enabling has changed in @base, once the cells' are gone. */
 	void (*disable)(int base, int host);
-	/* Writes the limits. */
+	/* Writes the limits of @controllers, which may have others. */
 	int (*limit)(int dir, unsigned controllers, const struct nest_cgroup_limits *limits,
 		struct nest_err *err);
 	/* Sets the fields of @ret that the controllers know. */
@@ -110,9 +110,10 @@ int nest_cgroup_create(const struct nest_cgroup *cgroup, uint64_t serial, struct
 /* Moves the calling process into the cgroups of cell @serial. */
 int nest_cgroup_join(const struct nest_cgroup *cgroup, uint64_t serial, struct nest_err *err);
 
-/* Sets the limits of cell @serial. */
+/* Sets the limits of cell @serial; those in which @set, which it has (NULL: none), is equal need no call. */
 int nest_cgroup_limit(const struct nest_cgroup *cgroup, uint64_t serial,
-	const struct nest_cgroup_limits *limits, struct nest_err *err);
+	const struct nest_cgroup_limits *limits, const struct nest_cgroup_limits *set,
+	struct nest_err *err);
 
 /* Reads what cell @serial uses and used. */
 void nest_cgroup_usage(

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,19 +27,31 @@ static void disable(int base, int host)
 	(void)host;
 }
 
+#define MEMORY "memory.limit_in_bytes"
+#define WITH_SWAP "memory.memsw.limit_in_bytes"
+
+static int write_bytes(int dir, const char *name, uint64_t bytes, struct nest_err *err)
+{
+	return nest_cgroup_file_write(dir, name, err, "%llu", (unsigned long long)bytes);
+}
+
 /*
- * The sum with swap may never be below memory alone, so that one is lowered first. Where swap
- * isn't counted (no memsw file), memory alone is limited.
+ * The sum with swap may never be below memory alone, so that one is lowered first, and raised last.
+ * Where swap isn't counted (no memsw file), memory alone is limited.
  */
 static int limit_memory(int dir, uint64_t bytes, struct nest_err *err)
 {
-	int r = nest_cgroup_file_write(
-		dir, "memory.limit_in_bytes", err, "%llu", (unsigned long long)bytes);
+	struct nest_err first = NEST_ERR_INIT;
+	int r = write_bytes(dir, MEMORY, bytes, &first);
+	bool raised = r == -EINVAL;
 
-	if (r < 0 || faccessat(dir, "memory.memsw.limit_in_bytes", F_OK, 0) < 0)
-		return r;
-	return nest_cgroup_file_write(
-		dir, "memory.memsw.limit_in_bytes", err, "%llu", (unsigned long long)bytes);
+	if (faccessat(dir, WITH_SWAP, F_OK, 0) == 0 && (r == 0 || raised))
+		r = write_bytes(dir, WITH_SWAP, bytes, &first);
+	if (r == 0 && raised)
+		r = write_bytes(dir, MEMORY, bytes, &first);
+	if (r < 0 && err)
+		*err = first;
+	return r;
 }
 
 /* The period is left at the kernel's default. */

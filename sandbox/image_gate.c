@@ -27,26 +27,18 @@
 /* Less than a pipe takes without a reader. */
 #define INVENTORY_MAX 32768
 
-/* Safe: the mount is attached nowhere. */
-int nest_image_gate_make(struct nest_image_gate *gate, struct nest_err *err)
-{
-	char target[64];
-	int pipe[2];
-	int r = nest_mount_new_tmpfs(BYTES, INODES, 0700,
-		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &gate->dir, err);
+/* Of a worker of one process with some threads, the first that was started in its cell. */
+static const char *const usual[] = { "core-1001.img", "core-1002.img", "core-1003.img",
+	"fdinfo-2.img", "files.img", "fs-1001.img", "ids-1001.img", "mm-1001.img",
+	"pagemap-1001.img", "pages-1.img", "pipes-data.img", "pstree.img", "seccomp.img",
+	"timens-0.img" };
 
-	if (r < 0)
-		return nest_err_wrap(err, "make a directory for images");
-	r = nest_fd_pipe(0, pipe, err);
-	if (r < 0)
-		return r;
-	gate->from = pipe[0];
-	gate->to = pipe[1];
-	/* no FIFO: that would lose what is written before CRIU opens it */
-	snprintf(target, sizeof(target), "/proc/%d/fd/%d", getpid(), gate->from);
-	return symlinkat(target, gate->dir, INVENTORY) < 0
-		       ? nest_err_set(err, -errno, "link the inventory")
-		       : 0;
+static bool is_usual(const char *name)
+{
+	for (size_t i = 0; i < NEST_ARRAY_SIZE(usual); i++)
+		if (strcmp(usual[i], name) == 0)
+			return true;
+	return false;
 }
 
 static bool is_image(const char *name)
@@ -64,7 +56,54 @@ static int link_image(int dir, const char *path, const char *name, struct nest_e
 	return symlinkat(target, dir, name) < 0 ? nest_err_set(err, -errno, "link '%s'", name) : 0;
 }
 
-static int place_images(int dir, int images, const char *path, uid_t owner, struct nest_err *err)
+static int make_pipe(struct nest_image_gate *gate, struct nest_err *err)
+{
+	char target[64];
+	int pipe[2];
+	int r = nest_fd_pipe(0, pipe, err);
+
+	if (r < 0)
+		return r;
+	gate->from = pipe[0];
+	gate->to = pipe[1];
+	/* no FIFO: that would lose what is written before CRIU opens it */
+	snprintf(target, sizeof(target), "/proc/%d/fd/%d", getpid(), gate->from);
+	return symlinkat(target, gate->dir, INVENTORY) < 0
+		       ? nest_err_set(err, -errno, "link the inventory")
+		       : 0;
+}
+
+/* Safe: the mount is attached nowhere. */
+int nest_image_gate_make(struct nest_image_gate *gate, const char *path, struct nest_err *err)
+{
+	int r = nest_mount_new_tmpfs(BYTES, INODES, 0700,
+		MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, &gate->dir, err);
+
+	if (r < 0)
+		return nest_err_wrap(err, "make a directory for images");
+	gate->path = path;
+	for (size_t i = 0; r == 0 && i < NEST_ARRAY_SIZE(usual); i++)
+		r = link_image(gate->dir, path, usual[i], err);
+	return r < 0 ? r : make_pipe(gate, err);
+}
+
+/* Has the restorer find image @name of @images, which it knows as directory @path. */
+static int place_image(const struct nest_image_gate *gate, int images, const char *name,
+	const char *path, uid_t owner, struct nest_err *err)
+{
+	bool another = owner != NEST_IMAGE_GATE_OWNER_STAYS && nest_image_owner_is_in(name);
+
+	if (is_usual(name)) {
+		if (!another && strcmp(path, gate->path) == 0)
+			return 0;
+		unlinkat(gate->dir, name, 0);
+	}
+	return another ? nest_image_owner_write(images, name, owner, gate->dir, err)
+		       : link_image(gate->dir, path, name, err);
+}
+
+static int place_images(const struct nest_image_gate *gate, int images, const char *path,
+	uid_t owner, struct nest_err *err)
 {
 	nest_autoclosedir DIR *list = nest_file_open_dir(images, ".");
 	struct dirent *entry;
@@ -72,13 +111,9 @@ static int place_images(int dir, int images, const char *path, uid_t owner, stru
 
 	if (!list)
 		return nest_err_set(err, -errno, "list the images");
-	while (r == 0 && (entry = readdir(list))) {
-		if (!is_image(entry->d_name))
-			continue;
-		r = owner != NEST_IMAGE_GATE_OWNER_STAYS && nest_image_owner_is_in(entry->d_name)
-			    ? nest_image_owner_write(images, entry->d_name, owner, dir, err)
-			    : link_image(dir, path, entry->d_name, err);
-	}
+	while (r == 0 && (entry = readdir(list)))
+		if (is_image(entry->d_name))
+			r = place_image(gate, images, entry->d_name, path, owner, err);
 	return r;
 }
 
@@ -87,7 +122,7 @@ int nest_image_gate_pass(struct nest_image_gate *gate, int images, const char *p
 {
 	nest_autofree char *inventory = NULL;
 	size_t len = 0;
-	int r = place_images(gate->dir, images, path, owner, err);
+	int r = place_images(gate, images, path, owner, err);
 
 	/* CRIU would leave a file with its statistics there */
 	if (r == 0)

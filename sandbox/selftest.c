@@ -164,7 +164,7 @@ static int start_restorer(struct trial *trial, struct nest_err *err)
 	close_wires(wires);
 	if (pid < 0)
 		return nest_err_set(err, -errno, "fork the restorer");
-	r = nest_image_gate_make(&trial->gate, err);
+	r = nest_image_gate_make(&trial->gate, IMAGES, err);
 	if (r == 0)
 		r = nest_criu_rpc_prime(trial->restorer, err);
 	if (r == 0)

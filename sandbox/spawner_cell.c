@@ -23,6 +23,8 @@
 #define REFILL_PAUSE_US 1000000u /* after a cell that could not be prepared */
 #define CRIU_MEMORY_BYTES (64u << 20)
 #define CRIU_PIDS 8
+#define AHEAD_MEMORY_MIN (64u << 20)
+#define AHEAD_PIDS_MIN 16u
 #define REMOVE_PATIENCE_US 5000000u
 
 /* Shared by the spawner and, copied, by each cell's init: the largest thing either needs. */
@@ -175,6 +177,27 @@ static int make_wires(struct nest_spawner *spawner, int ours[NEST_CRIU_RPC_WIRES
 	return r;
 }
 
+/* The cell most likely gets the limits that the last one got: then its START need not wait for them. */
+static void limit_ahead(const struct nest_spawner *spawner, struct nest_spawner_cell *cell)
+{
+	/* what goes wrong does so again, and is told, at the START */
+	if (spawner->limits.pids != 0 && nest_cgroup_limit(&spawner->cgroup, cell->serial,
+						 &spawner->limits, NULL, NULL) == 0)
+		cell->limits = spawner->limits;
+}
+
+/*
+ * Not those that are too small for what a cell does before its START. One of CPU time would have to be taken
+ * back, and is rarely set.
+ */
+static void limit_next_ones(struct nest_spawner *spawner, const struct nest_cgroup_limits *limits)
+{
+	if (limits->memory_bytes < AHEAD_MEMORY_MIN || limits->pids < AHEAD_PIDS_MIN)
+		return;
+	spawner->limits = *limits;
+	spawner->limits.cpu_milli = 0;
+}
+
 /* Whatever comes of it, the wires on both sides are the caller's to close. */
 static int make_init(struct nest_spawner *spawner, struct nest_spawner_cell *cell, int control,
 	int theirs[NEST_CRIU_RPC_WIRES], struct nest_err *err)
@@ -186,6 +209,7 @@ static int make_init(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	r = nest_cgroup_create(&spawner->cgroup, cell->serial, err);
 	if (r < 0)
 		return r;
+	limit_ahead(spawner, cell);
 	r = clone_init(spawner, cell, control, theirs, err);
 	if (r < 0)
 		nest_cgroup_remove(&spawner->cgroup, cell->serial, NULL);
@@ -599,8 +623,11 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	if (start->snapshot) {
 		limits.memory_bytes += CRIU_MEMORY_BYTES;
 		limits.pids += CRIU_PIDS;
+	} else {
+		limit_next_ones(spawner, &limits);
 	}
-	r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits, err);
+	r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits,
+		cell->limits.pids != 0 ? &cell->limits : NULL, err);
 	if (r < 0)
 		return nest_err_wrap(err, "limit the cell");
 	memcpy(passed, fds, npassed * sizeof(*fds));

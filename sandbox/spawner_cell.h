@@ -46,6 +46,7 @@ struct nest_spawner_cell {
 	bool starting; /* between its START and its program */
 	bool killed;   /* by us */
 	bool frozen;
+	struct nest_cgroup_limits limits;     /* that its cgroups have; all 0: none */
 	int wires[NEST_CRIU_RPC_WIRES];	      /* our ends of what it wires, until a START; -1 */
 	int dumper;			      /* socket to its dumper; -1: it has none */
 	char key[NEST_MESSAGE_KEY_CHARS + 1]; /* of the snapshot that it is restored from */
@@ -92,6 +93,7 @@ struct nest_spawner {
 	uint32_t starting;	/* cells that somebody waits for */
 	uint32_t told_prepared; /* what the agent knows of the pool */
 	uint64_t next_serial;
+	struct nest_cgroup_limits limits; /* that new cells get ahead of their START; all 0: none */
 	uint64_t refill_after; /* monotonic time: a failed preparation isn't repeated at once */
 	bool stopping;
 	char no_snapshots[256]; /* why there are none, or "" */

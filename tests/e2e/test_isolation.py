@@ -259,6 +259,26 @@ def cpu_limit(host, name):
     return [cgroup_file(host, name, "cpu", f"cpu.cfs_{what}_us") for what in ("quota", "period")]
 
 
+def test_limits_are_a_functions_own_whoever_was_started_before(host):
+    """Cells are limited ahead as the last one was, and then by what their function's spec says."""
+    limits = {"small": (100, 40), "large": (300, 90), "tight": (80, 40)}
+    for name, (memory, pids) in limits.items():
+        more = {"cpu": 0.25} if name == "tight" else {}
+        host.deploy_node(name, NODE_EVAL, memoryMb=memory, pids=pids, workers={"idleMs": 100}, **more)
+    for name in ("small", "large", "large", "small", "small", "tight", "large", "small"):
+        ask(host, name, "return 1")
+        memory, pids = limits[name]
+        if V2_ALONE:
+            assert cgroup_file(host, name, "memory", "memory.max") == str(memory << 20)
+        else:
+            for file in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+                assert cgroup_file(host, name, "memory", file) == str(memory << 20)
+        assert cgroup_file(host, name, "pids", "pids.max") == str(pids + 1)
+        assert (cpu_limit(host, name)[0] in ("-1", "max")) == (name != "tight")
+        wait_for(lambda: not host.workers(), "its worker is gone")
+        wait_for(lambda: host.metrics()["nestlet_cells_prepared"] == 2, "cells are prepared")
+
+
 def test_each_function_has_the_limits_of_its_spec(host):
     host.deploy_node("small", NODE_EVAL, memoryMb=100, pids=40, cpu=0.25, nofile=50)
     host.deploy_node("large", NODE_EVAL, memoryMb=300, pids=90)

@@ -161,7 +161,7 @@ START_TEST(v2_without_controllers_has_time_and_freezer)
 	add_v2("\n");
 	ck_assert_uint_eq(
 		cgroup.controllers, 1u << NEST_CGROUP_CPUACCT | 1u << NEST_CGROUP_FREEZER);
-	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, NULL, NULL), 0);
 	nest_cgroup_close(&cgroup);
 }
 END_TEST
@@ -173,7 +173,7 @@ START_TEST(v2_limits)
 	put("nestlet-t/cell-5/memory.swap.max", "");
 	put("nestlet-t/cell-5/pids.max", "");
 	put("nestlet-t/cell-5/cpu.max", "");
-	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, NULL, NULL), 0);
 	assert_file("nestlet-t/cell-5/memory.max", "67108864");
 	assert_file("nestlet-t/cell-5/memory.swap.max", "0");
 	assert_file("nestlet-t/cell-5/pids.max", "9");
@@ -259,13 +259,33 @@ START_TEST(v1_limits)
 	put("nestlet-t/cell-1/pids.max", "");
 	put("nestlet-t/cell-1/cpu.cfs_quota_us", "");
 	/* a kernel that doesn't count swap has no memsw file: that is fine */
-	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, NULL, NULL), 0);
 	assert_file("nestlet-t/cell-1/memory.limit_in_bytes", "67108864");
 	assert_file("nestlet-t/cell-1/pids.max", "9");
 	assert_file("nestlet-t/cell-1/cpu.cfs_quota_us", "25000");
 	put("nestlet-t/cell-1/memory.memsw.limit_in_bytes", "");
-	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, NULL), 0);
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, NULL, NULL), 0);
 	assert_file("nestlet-t/cell-1/memory.memsw.limit_in_bytes", "67108864");
+	nest_cgroup_close(&cgroup);
+}
+END_TEST
+
+START_TEST(limits_that_are_set_are_not_set_again)
+{
+	struct nest_cgroup_limits set = { .memory_bytes = 64u << 20, .pids = 9 };
+
+	add_v2("cpu memory pids\n");
+	put("nestlet-t/cell-5/cpu.max", "");
+	/* there are no other files */
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, &set, NULL), 0);
+	assert_file("nestlet-t/cell-5/cpu.max", "25000 100000");
+	set.cpu_milli = limits.cpu_milli;
+	set.pids++;
+	put("nestlet-t/cell-5/pids.max", "");
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, &set, NULL), 0);
+	assert_file("nestlet-t/cell-5/pids.max", "9");
+	set.memory_bytes++;
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 5, &limits, &set, NULL), -ENOENT);
 	nest_cgroup_close(&cgroup);
 }
 END_TEST
@@ -278,7 +298,7 @@ START_TEST(a_limit_that_cannot_be_set_is_named)
 				 dup(base), NULL),
 		0);
 	ck_assert_int_eq(nest_cgroup_create(&cgroup, 1, NULL), 0);
-	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, &err), -ENOENT);
+	ck_assert_int_eq(nest_cgroup_limit(&cgroup, 1, &limits, NULL, &err), -ENOENT);
 	ck_assert_ptr_nonnull(strstr(err.text, "pids.max"));
 	nest_cgroup_close(&cgroup);
 }
@@ -455,6 +475,7 @@ static Suite *suite(void)
 	tcase_add_test(files, v2_freezes_by_its_own_file);
 	tcase_add_test(files, v1_freezes_by_its_freezer_and_only_where_it_has_one);
 	tcase_add_test(files, v1_limits);
+	tcase_add_test(files, limits_that_are_set_are_not_set_again);
 	tcase_add_test(files, a_limit_that_cannot_be_set_is_named);
 	tcase_add_test(files, creation_is_all_or_nothing);
 	suite_add_tcase(s, files);

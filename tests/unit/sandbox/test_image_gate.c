@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -45,22 +47,33 @@ static void write_image(const char *name, const char *text)
 		nest_file_write_atomic(images_fd, name, text, strlen(text), 0600, NULL), 0);
 }
 
-static void make_gate(void)
+static void make_gate_for(const char *path)
 {
 	struct nest_err err = NEST_ERR_INIT;
 
-	ck_assert_msg(nest_image_gate_make(&gate, &err) == 0, "%s", nest_err_text(&err));
+	ck_assert_msg(nest_image_gate_make(&gate, path, &err) == 0, "%s", nest_err_text(&err));
 }
 
 /* Where the images are is where CRIU finds them. */
+static const char *where(void)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", images_fd);
+	return path;
+}
+
+static void make_gate(void)
+{
+	make_gate_for(where());
+}
+
 static void pass(void)
 {
 	struct nest_err err = NEST_ERR_INIT;
-	char path[64];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", images_fd);
 	ck_assert_msg(nest_image_gate_pass(
-			      &gate, images_fd, path, NEST_IMAGE_GATE_OWNER_STAYS, &err) == 0,
+			      &gate, images_fd, where(), NEST_IMAGE_GATE_OWNER_STAYS, &err) == 0,
 		"%s", nest_err_text(&err));
 }
 
@@ -122,6 +135,59 @@ START_TEST(only_images_are_there_and_none_can_be_added)
 	ck_assert_int_eq(
 		openat(gate.dir, "stats-restore", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), -1);
 	ck_assert_int_eq(errno, EROFS);
+}
+END_TEST
+
+/* Of the usual images and of others, those that there are; wherever they were expected. */
+START_TEST(images_are_found_by_links_from_before_and_new_ones)
+{
+	static const char *const names[] = { "files.img", "pages-1.img", "ghost-file-1.img",
+		"core-1050.img" };
+
+	write_image("inventory.img", "inventory");
+	for (size_t i = 0; i < 4; i++)
+		write_image(names[i], names[i]);
+	make_gate_for(_i ? "/elsewhere" : where());
+	ck_assert_int_eq(faccessat(gate.dir, names[0], F_OK, 0), _i ? -1 : 0);
+	pass();
+	for (size_t i = 0; i < 4; i++) {
+		char *text = NULL;
+
+		ck_assert_int_eq(nest_file_read(gate.dir, names[i], 64, &text, NULL, NULL), 0);
+		ck_assert_str_eq(text, names[i]);
+		free(text);
+	}
+	ck_assert_int_eq(openat(gate.dir, "seccomp.img", O_RDONLY | O_CLOEXEC), -1);
+	ck_assert_int_eq(errno, ENOENT);
+}
+END_TEST
+
+/* A link from before is not written through. */
+START_TEST(images_with_another_owner_are_copies)
+{
+	struct nest_buf core = NEST_BUF_INIT, creds = NEST_BUF_INIT, thread = NEST_BUF_INIT,
+			entry = NEST_BUF_INIT;
+	struct nest_err err = NEST_ERR_INIT;
+	struct stat st;
+
+	images_put(&creds, 1, 5);
+	ck_assert_int_eq(nest_wire_put_bytes(&thread, 10, nest_buf_bytes(&creds), creds.len), 0);
+	ck_assert_int_eq(nest_wire_put_bytes(&entry, 5, nest_buf_bytes(&thread), thread.len), 0);
+	ck_assert_int_eq(nest_criu_image_begin(&core, NEST_CRIU_IMAGE_CORE), 0);
+	images_put_entry(&core, &entry);
+	write_image("inventory.img", "inventory");
+	write_image("core-1001.img", "");
+	ck_assert_int_eq(nest_criu_image_replace(images_fd, "core-1001.img", &core, NULL), 0);
+	make_gate();
+	ck_assert_msg(nest_image_gate_pass(&gate, images_fd, where(), 70000, &err) == 0, "%s",
+		nest_err_text(&err));
+	ck_assert_int_eq(fstatat(gate.dir, "core-1001.img", &st, AT_SYMLINK_NOFOLLOW), 0);
+	ck_assert(S_ISREG(st.st_mode));
+	ck_assert_int_gt(st.st_size, (off_t)core.len);
+	ck_assert_uint_eq(images_size_of("core-1001.img"), core.len);
+	nest_buf_done(&core);
+	nest_buf_done(&creds);
+	nest_buf_done(&thread);
 }
 END_TEST
 
@@ -220,7 +286,19 @@ START_TEST(a_malformed_image_is_refused)
 }
 END_TEST
 
-NEST_SUITE_WITH("sandbox/image_gate", enter, leave, one_who_reads_early_waits,
-	one_who_reads_late_misses_nothing, only_images_are_there_and_none_can_be_added,
-	without_an_inventory_who_waits_goes_on_waiting, wires_are_renumbered_and_nothing_else,
-	a_malformed_image_is_refused)
+int main(void)
+{
+	TCase *tcase = tcase_create("sandbox/image_gate");
+
+	tcase_set_timeout(tcase, NEST_SUITE_TIMEOUT_S);
+	tcase_add_checked_fixture(tcase, enter, leave);
+	tcase_add_test(tcase, one_who_reads_early_waits);
+	tcase_add_test(tcase, one_who_reads_late_misses_nothing);
+	tcase_add_test(tcase, only_images_are_there_and_none_can_be_added);
+	tcase_add_loop_test(tcase, images_are_found_by_links_from_before_and_new_ones, 0, 2);
+	tcase_add_test(tcase, images_with_another_owner_are_copies);
+	tcase_add_test(tcase, without_an_inventory_who_waits_goes_on_waiting);
+	tcase_add_test(tcase, wires_are_renumbered_and_nothing_else);
+	tcase_add_test(tcase, a_malformed_image_is_refused);
+	return nest_suite_run_case("sandbox/image_gate", tcase);
+}
