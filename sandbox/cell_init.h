@@ -15,11 +15,12 @@ struct nest_seccomp;
 
 /* What a new cell's PID 1 is born with: the spawner's memory, copied by clone. */
 struct nest_cell_init {
-	uint32_t have;	  /* enum nest_footing_bit */
-	uint32_t network; /* enum nest_cell_network */
-	int control;	  /* its end of the socket pair, blocking */
-	uid_t own_uid;	  /* that PID 1 goes on as */
-	uint64_t serial;  /* of its cgroup */
+	uint32_t have;	    /* enum nest_footing_bit */
+	uint32_t network;   /* enum nest_cell_network */
+	int control;	    /* its end of the socket pair, blocking */
+	uid_t own_uid;	    /* that PID 1 goes on as */
+	uint64_t serial;    /* of its cgroup */
+	uint64_t tmp_bytes; /* of /tmp, as the cell most likely gets it; 0: not known */
 	const struct nest_cgroup *cgroup;
 	const struct nest_seccomp *seccomp; /* NULL: none */
 	union nest_message *message;	    /* room for its START */

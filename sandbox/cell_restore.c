@@ -20,6 +20,7 @@
 #include "sandbox/image_gate.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/mount.h"
+#include "sandbox/privilege.h"
 #include "sandbox/snapshot.h"
 #include "sandbox/snapshot_store.h"
 #include "sandbox/tmp_image.h"
@@ -239,6 +240,12 @@ static int pass_gate(struct nest_cell_step_context *context, int images, struct 
 		itself ? context->start->uid : NEST_IMAGE_GATE_OWNER_STAYS, err);
 }
 
+/* What PID 1 would do later, while others want the processors. From here on it executes nothing. */
+static int use_the_wait(const struct nest_cell_init *init, struct nest_err *err)
+{
+	return init->have & NEST_FOOTING_PID ? nest_privilege_gain_none(err) : 0;
+}
+
 /* Has CRIU restore what lies in @images, with all that it must find in its place. */
 static int restore(struct nest_cell_step_context *context, int images, int parent, pid_t *ret,
 	struct nest_err *err)
@@ -258,6 +265,8 @@ static int restore(struct nest_cell_step_context *context, int images, int paren
 		r = nest_tmp_image_load(images, context->start->uid, err);
 	if (r == 0)
 		r = pass_gate(context, images, err);
+	if (r == 0)
+		r = use_the_wait(init, err);
 	if (r == 0)
 		r = nest_criu_rpc_await_restored(init->restorer_sock, ret, err);
 	if (r == -EIO || r == -EPIPE)

@@ -124,11 +124,10 @@ static int mask_proc(struct nest_cell_step_context *context, struct nest_err *er
 	return nest_rootfs_mask_proc(err);
 }
 
-/* Safe: a new tmpfs, empty and small, whose pages the cell's memory limit pays for. */
+/* Safe: a new tmpfs, empty, whose pages the cell's memory limit pays for. */
 static int mount_tmp(struct nest_cell_step_context *context, struct nest_err *err)
 {
-	(void)context;
-	return nest_rootfs_mount_tmp(err);
+	return nest_rootfs_mount_tmp(context->init->tmp_bytes, err);
 }
 
 /*
@@ -181,6 +180,9 @@ static int attach_code(struct nest_cell_step_context *context, struct nest_err *
 /* Safe: it sets the bound of a tmpfs that this cell alone has; the worker isn't born yet. */
 static int size_tmp(struct nest_cell_step_context *context, struct nest_err *err)
 {
+	/* it was made so */
+	if (context->start->tmp_bytes == context->init->tmp_bytes)
+		return 0;
 	return nest_rootfs_size_tmp(context->start->tmp_bytes, err);
 }
 

@@ -106,6 +106,11 @@ static int shrink_bounding_set(const struct nest_privilege *list, struct nest_er
 	return 0;
 }
 
+int nest_privilege_gain_none(struct nest_err *err)
+{
+	return shrink_bounding_set(NULL, err);
+}
+
 uint64_t nest_privilege_hand_on(void)
 {
 	autocaps cap_t caps = cap_get_proc();

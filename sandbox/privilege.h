@@ -40,6 +40,12 @@ uint64_t nest_privilege_hand_on(void);
 int nest_privilege_limit(uint64_t mask, struct nest_err *err);
 
 /*
+ * Empties the caller's bounding set, as nest_privilege_drop() does: programs that it executes, or its children, from
+ * now on gain no capability. It keeps those that it has.
+ */
+int nest_privilege_gain_none(struct nest_err *err);
+
+/*
  * Leaves the calling process only those capabilities of @list that it has, in its permitted,
  * effective and bounding sets; nothing is inheritable or ambient. Fine without any.
  */

@@ -351,17 +351,24 @@ int nest_rootfs_attach_code(int code_mount, struct nest_err *err)
 	return nest_mount_attach(code_mount, AT_FDCWD, "/function", err);
 }
 
+/* A tmpfs inode costs the kernel about a kilobyte, which the memory limit pays. */
+static uint64_t tmp_inodes(uint64_t bytes)
+{
+	return bytes / 4096 < TMP_MIN_INODES ? TMP_MIN_INODES : bytes / 4096;
+}
+
 /*
  * One file system for both, so that one limit holds for their sum. Only an attached mount can be
  * cloned (Linux 6.15 lifts that), so its root, in which they are two directories, is attached where
  * /dev/shm then covers it for good: taking it away instead would wait for an RCU grace period.
  */
-int nest_rootfs_mount_tmp(struct nest_err *err)
+int nest_rootfs_mount_tmp(uint64_t bytes, struct nest_err *err)
 {
 	nest_autoclose int whole = -1;
 	nest_autoclose int tmp = -1;
 	nest_autoclose int shm = -1;
-	int r = nest_mount_new_tmpfs(TEMPLATE_BYTES, TMP_MIN_INODES, 0755, SCRATCH, &whole, err);
+	int r = nest_mount_new_tmpfs(
+		bytes ? bytes : TEMPLATE_BYTES, tmp_inodes(bytes), 0755, SCRATCH, &whole, err);
 
 	if (r < 0)
 		return r;
@@ -380,8 +387,5 @@ int nest_rootfs_mount_tmp(struct nest_err *err)
 
 int nest_rootfs_size_tmp(uint64_t bytes, struct nest_err *err)
 {
-	/* a tmpfs inode costs the kernel about a kilobyte, which the memory limit pays */
-	uint64_t inodes = bytes / 4096 < TMP_MIN_INODES ? TMP_MIN_INODES : bytes / 4096;
-
-	return nest_mount_size_tmpfs("/tmp", bytes, inodes, err);
+	return nest_mount_size_tmpfs("/tmp", bytes, tmp_inodes(bytes), err);
 }

@@ -41,8 +41,8 @@ int nest_rootfs_mask_proc(struct nest_err *err);
 /* In a cell: attaches @code_mount at /function. */
 int nest_rootfs_attach_code(int code_mount, struct nest_err *err);
 
-/* In a new cell: mounts one small tmpfs that is /tmp and /dev/shm. */
-int nest_rootfs_mount_tmp(struct nest_err *err);
+/* In a new cell: mounts one tmpfs of @bytes (0: a small one) that is /tmp and /dev/shm. */
+int nest_rootfs_mount_tmp(uint64_t bytes, struct nest_err *err);
 
 /* In a cell: bounds that tmpfs to @bytes. */
 int nest_rootfs_size_tmp(uint64_t bytes, struct nest_err *err);

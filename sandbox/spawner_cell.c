@@ -118,6 +118,7 @@ static int clone_init(struct nest_spawner *spawner, struct nest_spawner_cell *ce
 			.control = control,
 			.own_uid = spawner->uids.base + spawner->uids.count,
 			.serial = cell->serial,
+			.tmp_bytes = spawner->tmp_bytes,
 			.cgroup = &spawner->cgroup,
 			.seccomp = spawner->seccomp,
 			.message = &init_message,
@@ -626,6 +627,7 @@ static int hand_over(struct nest_spawner *spawner, struct nest_spawner_cell *cel
 	} else {
 		limit_next_ones(spawner, &limits);
 	}
+	spawner->tmp_bytes = start->tmp_bytes;
 	r = nest_cgroup_limit(&spawner->cgroup, cell->serial, &limits,
 		cell->limits.pids != 0 ? &cell->limits : NULL, err);
 	if (r < 0)

@@ -94,6 +94,7 @@ struct nest_spawner {
 	uint32_t told_prepared; /* what the agent knows of the pool */
 	uint64_t next_serial;
 	struct nest_cgroup_limits limits; /* that new cells get ahead of their START; all 0: none */
+	uint64_t tmp_bytes;		  /* the same of /tmp */
 	uint64_t refill_after; /* monotonic time: a failed preparation isn't repeated at once */
 	bool stopping;
 	char no_snapshots[256]; /* why there are none, or "" */

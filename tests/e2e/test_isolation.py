@@ -261,13 +261,14 @@ def cpu_limit(host, name):
 
 def test_limits_are_a_functions_own_whoever_was_started_before(host):
     """Cells are limited ahead as the last one was, and then by what their function's spec says."""
-    limits = {"small": (100, 40), "large": (300, 90), "tight": (80, 40)}
-    for name, (memory, pids) in limits.items():
+    limits = {"small": (100, 40, 8), "large": (300, 90, 64), "tight": (80, 40, 8)}
+    for name, (memory, pids, tmp) in limits.items():
         more = {"cpu": 0.25} if name == "tight" else {}
-        host.deploy_node(name, NODE_EVAL, memoryMb=memory, pids=pids, workers={"idleMs": 100}, **more)
+        host.deploy_node(name, NODE_EVAL, memoryMb=memory, pids=pids, tmpMb=tmp, workers={"idleMs": 100}, **more)
     for name in ("small", "large", "large", "small", "small", "tight", "large", "small"):
-        ask(host, name, "return 1")
-        memory, pids = limits[name]
+        memory, pids, tmp = limits[name]
+        size = "const s = fs.statfsSync('/tmp'); return [s.blocks * s.bsize, s.files]"
+        assert ask(host, name, size) == [tmp << 20, (tmp << 20) // 4096]
         if V2_ALONE:
             assert cgroup_file(host, name, "memory", "memory.max") == str(memory << 20)
         else:
