@@ -6,7 +6,8 @@
  *	load_tree CACHE_DIR URL SHA256 SIZE [MOUNTPOINT]
  *
  * SIZE is the artifact's in bytes, or 0 if that isn't to be known.
- * An image is mounted on MOUNTPOINT, which is part of the time, and unmounted before the end.
+ * With MOUNTPOINT what can be is kept as an image, and mounted there, which is part of the time, and
+ * unmounted before the end; without, all is unpacked.
  */
 #include <errno.h>
 #include <stdbool.h>
