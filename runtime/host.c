@@ -66,6 +66,7 @@ static int launch(const struct nest_host_config *config, struct nest_sandbox_spa
 		.pool_size = config->pool_size,
 		.pool_size_none = config->pool_size_none,
 		.max_cells = config->max_cells,
+		.spawner = config->spawner,
 		.require_isolation = config->require_isolation,
 		.mount_images = config->image_sources && config->image_sources[0],
 		.snapshots = config->snapshots,

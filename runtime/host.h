@@ -43,6 +43,7 @@ struct nest_host_config {
 	uint32_t pool_size;
 	uint32_t pool_size_none;
 	uint32_t max_cells;
+	const char *spawner;
 	uint64_t workers_bytes; /* of memory for all workers together; 0: no limit */
 	bool require_isolation;
 	/* snapshots */

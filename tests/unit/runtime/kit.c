@@ -98,6 +98,7 @@ void kit_prepare(void)
 		.agent_uid = getuid(),
 		.agent_gid = getgid(),
 		.max_cells = 32,
+		.spawner = NEST_BUILT_SPAWNER,
 		.cache_bytes = 64 << 20,
 		.code_bytes = 16 << 20,
 		.code_entries = 1000,
