@@ -301,9 +301,9 @@ static int place_all(struct image *image, struct nest_err *err)
 	}
 	image->packed.size = image->frames->content;
 	image->packed.links = 1;
-	at = round_up(at, SLOT);
-	image->packed.inode = at;
-	at += INODE + INDEXES_AT + nest_erofs_frames_count(image->frames) * NEST_EROFS_FRAMES_INDEX;
+	place_inode(&image->packed, at);
+	at = image->packed.inode + INODE + INDEXES_AT +
+	     nest_erofs_frames_count(image->frames) * NEST_EROFS_FRAMES_INDEX;
 	image->first = image->frames->block;
 	image->blocks = (uint32_t)((at + BLOCK - 1) / BLOCK);
 	return 0;

@@ -134,6 +134,44 @@ START_TEST(links_of_every_length)
 }
 END_TEST
 
+/* Whatever lies before the last inode: none goes over a block's end. */
+START_TEST(inodes_end_everywhere_in_a_block)
+{
+	enum {
+		FIRST = 40,
+		LAST = 55
+	};
+	static char names[LAST][8];
+	static char target[] =
+		"31 bytes and one more are a slot of a block of inodes. So are these. "
+		"And again, once more.";
+	struct kit_entry entries[LAST] = { { .name = "l", .type = AE_IFLNK } };
+
+	images_open("made", true);
+	for (size_t i = 0; i < (LAST - FIRST) * 3; i++) {
+		struct nest_buf tar = NEST_BUF_INIT;
+		struct nest_buf artifact;
+		struct images_result result;
+		size_t n = FIRST + i / 3;
+
+		for (size_t k = 1; k < n; k++) {
+			snprintf(names[k], sizeof(names[k]), "f%zu", k);
+			entries[k] = (struct kit_entry){ .name = names[k] };
+		}
+		entries[0].link = target + i % 3 * 32;
+		kit_archive("ustar", NULL, entries, n, &tar);
+		images_compress(&tar, &images_cuts[0], &artifact);
+		images_upload(&artifact, &result);
+		ck_assert_msg(result.tree != NULL, "%s", nest_err_text(&result.err));
+		close(images_mount(result.tree));
+		nest_tree_unref(result.tree);
+		nest_buf_done(&artifact);
+		nest_buf_done(&tar);
+	}
+	images_close();
+}
+END_TEST
+
 START_TEST(a_tree_of_next_to_nothing)
 {
 	static const struct kit_entry top = { .name = "./", .type = AE_IFDIR };
@@ -340,9 +378,9 @@ int main(void)
 {
 	const TTest *const once[] = { bytes_that_are_not_compressible_can_be_in_an_image,
 		a_directory_of_thousands_of_names, blocks_of_names_that_are_just_full,
-		links_of_every_length, a_tree_of_next_to_nothing, a_path_as_long_as_paths_can_be,
-		sparse_files_are_unpacked, holes_told_by_tar_are_unpacked,
-		names_that_take_too_much_memory_are_unpacked,
+		links_of_every_length, inodes_end_everywhere_in_a_block, a_tree_of_next_to_nothing,
+		a_path_as_long_as_paths_can_be, sparse_files_are_unpacked,
+		holes_told_by_tar_are_unpacked, names_that_take_too_much_memory_are_unpacked,
 		an_image_larger_than_the_limit_is_unpacked };
 	TCase *tcase = tcase_create("made_image");
 
