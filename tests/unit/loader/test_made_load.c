@@ -2,13 +2,11 @@
 /* Loads of archives that become images: errors, limits, downloads, and the images in the cache. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <archive_entry.h>
@@ -20,6 +18,7 @@
 #include "loader/reference.h"
 #include "loader/tree_image.h"
 #include "tests/unit/loader/images.h"
+#include "tests/unit/loader/web.h"
 #include "tests/unit/suite.h"
 
 /* ---- what is wrong ---- */
@@ -279,16 +278,10 @@ END_TEST
 
 /* ---- downloads ---- */
 
-static pid_t server;
-static int server_in;
-static unsigned port;
-
+/* A server of the file "a". */
 static void serve(const struct nest_buf *artifact)
 {
 	nest_autodigest struct nest_digest *sum = NULL;
-	char line[32] = "";
-	int in[2];
-	int out[2];
 
 	kit_mkdir(kit_path("files"));
 	kit_write(kit_path("files/a"), nest_buf_bytes(artifact), artifact->len, 0644);
@@ -296,38 +289,16 @@ static void serve(const struct nest_buf *artifact)
 	nest_digest_new(&sum, NULL);
 	nest_digest_update(sum, nest_buf_bytes(artifact), artifact->len, NULL);
 	nest_digest_final(sum, images_digest + strlen(images_digest), NULL);
-	ck_assert_int_eq(pipe2(in, O_CLOEXEC), 0);
-	ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
-	server = fork();
-	if (server == 0) {
-		dup2(in[0], 0);
-		dup2(out[1], 1);
-		execl("/usr/bin/python3", "python3", KIT_SERVER, kit_path("files"), NULL);
-		_exit(127);
-	}
-	close(in[0]);
-	close(out[1]);
-	server_in = in[1];
-	ck_assert_int_gt(read(out[0], line, sizeof(line) - 1), 0);
-	close(out[0]);
-	port = (unsigned)atoi(line);
+	web_serve();
 }
 
-static void stop_serving(void)
+/* @size 0: not known. */
+static void fetch(const char *mode, const char *digest, uint64_t size, struct images_result *result)
 {
-	int status;
+	const struct nest_reference reference = {
+		.url = web_url_of(mode, "a"), .digest = digest, .size = size
+	};
 
-	close(server_in);
-	kill(server, SIGTERM);
-	waitpid(server, &status, 0);
-}
-
-static void fetch(const char *mode, const char *digest, struct images_result *result)
-{
-	char url[128];
-	const struct nest_reference reference = { .url = url, .digest = digest };
-
-	snprintf(url, sizeof(url), "http://127.0.0.1:%u/%s/a", port, mode);
 	*result = (struct images_result){ .calls = 0 };
 	kit_ok(nest_loader_load(images_loader, &reference, 1, images_on_load, result, &result->err),
 		&result->err);
@@ -343,7 +314,7 @@ static void check_fetch_fails(const char *mode, const char *digest)
 
 	for (int images = 0; images < 2; images++) {
 		images_open("fails", images);
-		fetch(mode, digest, &results[images]);
+		fetch(mode, digest, 0, &results[images]);
 		ck_assert_msg(results[images].tree == NULL, "%s: it was loaded", mode);
 		images_close();
 		ck_assert_uint_eq(kit_count(kit_path("fails/trees")), 0);
@@ -368,13 +339,14 @@ START_TEST(a_download_becomes_an_image_as_it_comes)
 	images_compress(&tar, &images_cuts[0], &artifact);
 	images_plain(&artifact, wanted);
 	serve(&artifact);
-	for (size_t i = 0; i < NEST_ARRAY_SIZE(modes); i++) {
+	for (size_t i = 0; i < 2 * NEST_ARRAY_SIZE(modes); i++) {
 		struct images_result result;
 		char hex[65];
 
 		images_open("made", true);
-		fetch(modes[i], images_digest, &result);
-		ck_assert_msg(result.tree != NULL, "%s: %s", modes[i], nest_err_text(&result.err));
+		fetch(modes[i / 2], images_digest, i % 2 ? artifact.len : 0, &result);
+		ck_assert_msg(
+			result.tree != NULL, "%s: %s", modes[i / 2], nest_err_text(&result.err));
 		ck_assert_int_eq(nest_tree_kind(result.tree), NEST_TREE_IMAGE);
 		{
 			nest_autoclose int mounted = images_mount(result.tree);
@@ -387,7 +359,7 @@ START_TEST(a_download_becomes_an_image_as_it_comes)
 		kit_ok(nest_loader_remove(images_loader, images_digest, NULL), NULL);
 		images_close();
 	}
-	stop_serving();
+	web_stop();
 	nest_buf_done(&artifact);
 	nest_buf_done(&tar);
 }
@@ -408,7 +380,7 @@ START_TEST(a_download_that_fits_no_image_is_unpacked)
 	images_plain(&artifact, wanted);
 	serve(&artifact);
 	images_open("made", true);
-	fetch("drops", images_digest, &result);
+	fetch("drops", images_digest, 0, &result);
 	ck_assert_msg(result.tree != NULL, "%s", nest_err_text(&result.err));
 	ck_assert_int_eq(nest_tree_kind(result.tree), NEST_TREE_DIRECTORY);
 	kit_digest_dir(images_path(result.tree), hex);
@@ -417,7 +389,7 @@ START_TEST(a_download_that_fits_no_image_is_unpacked)
 	images_close();
 	check_fetch_fails("good", NEST_DIGEST_PREFIX
 		"0000000000000000000000000000000000000000000000000000000000000000");
-	stop_serving();
+	web_stop();
 	nest_buf_done(&artifact);
 	nest_buf_done(&tar);
 }
@@ -436,7 +408,7 @@ START_TEST(a_download_that_breaks_fails_as_it_does_without_images)
 		"0000000000000000000000000000000000000000000000000000000000000000");
 	check_fetch_fails("breaks", images_digest);
 	check_fetch_fails("drops_always", images_digest);
-	stop_serving();
+	web_stop();
 	nest_buf_done(&artifact);
 	nest_buf_done(&tar);
 }

@@ -191,15 +191,21 @@ void web_enter(void)
 	warm_up();
 }
 
-void web_leave(void)
+void web_stop(void)
 {
 	int status;
 
-	if (web.server > 0) {
-		close(web.server_in);
-		kill(web.server, SIGTERM);
-		waitpid(web.server, &status, 0);
-	}
+	if (web.server <= 0)
+		return;
+	close(web.server_in);
+	kill(web.server, SIGTERM);
+	waitpid(web.server, &status, 0);
+	web.server = 0;
+}
+
+void web_leave(void)
+{
+	web_stop();
 	kit_leave();
 }
 

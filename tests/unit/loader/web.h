@@ -47,6 +47,9 @@ void web_make_archive(const char *name, uint64_t n);
 void web_serve_after(const char *latency);
 void web_serve(void);
 
+/* Ends it, if there is one. */
+void web_stop(void);
+
 /* Its url for @mode of files/@name, or of files/a.tar; good for the next seven calls. */
 const char *web_url_of(const char *mode, const char *name);
 const char *web_url(const char *mode);
