@@ -271,6 +271,21 @@ static int word(struct nest_err *err, int rc, const char *verb, const char *name
 	return err && err->code != 0 ? err->code : fail(err, rc, verb, name);
 }
 
+/* As enter(), in an image, for the entry @name. */
+static int enter_image(
+	struct nest_draft *draft, const char *clean, const char *name, struct nest_err *err)
+{
+	int rc;
+
+	if (strcmp(draft->dir, clean) == 0)
+		return 0;
+	rc = word_image(draft, nest_draft_image_add_dir(draft->image, clean),
+		"make the directory of", name, err);
+	if (rc == 0)
+		strcpy(draft->dir, clean);
+	return rc;
+}
+
 /*
  * Cleans @name and enters its directory; *@ret_last is its last component, within @clean. An image
  * has no directories to be entered, and knows names as a whole. A name that means the tree itself is
@@ -296,8 +311,7 @@ static int approach(struct nest_draft *draft, const char *name, char clean[NEST_
 	memcpy(parent, clean, n);
 	parent[n] = '\0';
 	if (draft->image)
-		return word_image(draft, nest_draft_image_add_dir(draft->image, parent),
-			"make the directory of", name, err);
+		return enter_image(draft, parent, name, err);
 	rc = enter(draft, parent, err);
 	if (rc < 0)
 		return word(err, rc, "make the directory of", name);
