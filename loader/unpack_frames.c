@@ -20,9 +20,11 @@
 
 struct source {
 	int fd;
-	uint64_t at;
+	uint64_t at; /* the next frame, with the zeros before it */
 	uint64_t end;
-	unsigned char *bytes; /* NEST_EROFS_FRAMES_MAX, a frame at the end of its blocks */
+	unsigned char *bytes; /* NEST_EROFS_FRAMES_MAX, frames at the end of their blocks */
+	size_t begin;	      /* where it lies in them, if it is there */
+	size_t n;	      /* how many bytes are */
 };
 
 /* Where the frame begins that is the first in the @n bytes, and how long it is. */
@@ -41,26 +43,42 @@ static int find_frame(const unsigned char *bytes, size_t n, size_t *ret_at, size
 	return 0;
 }
 
-static ssize_t read_frame(void *arg, const void **ret_bytes)
+static int refill(struct source *source)
 {
-	struct source *source = arg;
 	uint64_t left = source->end - source->at;
 	size_t want = left < NEST_EROFS_FRAMES_MAX ? (size_t)left : NEST_EROFS_FRAMES_MAX;
-	size_t at;
-	size_t n;
 	ssize_t got;
 
-	if (want == 0)
-		return 0;
 	do
 		got = pread(source->fd, source->bytes, want, (off_t)source->at);
 	while (got < 0 && errno == EINTR);
-	if (got < 0)
-		return -errno;
-	if (find_frame(source->bytes, (size_t)got, &at, &n) < 0)
-		return -EBADMSG;
+	source->begin = 0;
+	source->n = got < 0 ? 0 : (size_t)got;
+	return got < 0 ? -errno : 0;
+}
+
+static ssize_t read_frame(void *arg, const void **ret_bytes)
+{
+	struct source *source = arg;
+	const unsigned char *bytes = source->bytes + source->begin;
+	size_t at;
+	size_t n;
+	int rc = 0;
+
+	if (source->at == source->end)
+		return 0;
+	/* thousands of small ones come in one piece */
+	if (find_frame(bytes, source->n - source->begin, &at, &n) < 0) {
+		rc = refill(source);
+		bytes = source->bytes;
+		if (rc == 0)
+			rc = find_frame(bytes, source->n, &at, &n);
+	}
+	if (rc < 0)
+		return rc;
 	source->at += at + n;
-	*ret_bytes = source->bytes + at;
+	source->begin += at + n;
+	*ret_bytes = bytes + at;
 	return (ssize_t)n;
 }
 

@@ -338,6 +338,26 @@ def test_what_was_made_an_image_is_unpacked_where_none_is_mounted_any_more(befor
     assert host.nestctl("cache", "verify").returncode == 0
 
 
+def test_an_image_that_was_damaged_on_the_disk_can_be_had_again(make_host, workdir, large_code):
+    host = make_host(IMAGES)
+    pack(large_code, workdir / "code.tar.zst", "tar.zst")
+    digest = upload(host, workdir / "code.tar.zst").json()["digest"]
+    assert deploy_digest(host, "fn", digest).status == 201
+    assert host.stop() == 0
+    image = host.root / "state" / "code" / "trees" / digest[7:] / "image.erofs"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:1024] + bytes(4) + whole[1028:])
+    host.start()
+    (version,) = host.function("fn")["versions"]
+    assert version["state"] == "failed" and "no EROFS image" in version["lastFailure"], version
+    # an attempt to deploy it may be using it
+    wait_for(lambda: "1 damaged and removed" in host.nestctl("cache", "verify", check=False).stdout, "it is removed")
+    assert upload(host, workdir / "code.tar.zst").json()["digest"] == digest
+    # it is tried again and again, sooner at first
+    wait_for(lambda: host.invoke("fn").status == 200, "it is deployed")
+    assert " - erofs " in reads(host, "fn", large_code)
+
+
 @pytest.mark.parametrize("standby", [0, None])
 def test_a_clone_reads_what_its_snapshot_has_not_read(make_host, workdir, large_code, standby):
     ahead = {"standby": {"memory": 0}} if standby == 0 else {}
