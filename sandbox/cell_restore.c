@@ -18,6 +18,7 @@
 #include "sandbox/criu_rpc.h"
 #include "sandbox/footing.h"
 #include "sandbox/image_gate.h"
+#include "sandbox/image_program.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/mount.h"
 #include "sandbox/privilege.h"
@@ -222,6 +223,8 @@ static int verify_images(
 {
 	int r = start->verify ? nest_snapshot_store_verify(images, err) : 0;
 
+	if (r == 0)
+		r = nest_image_program_check(images, err);
 	if (r < 0 || parent < 0 || !start->verify_parent ||
 		nest_snapshot_store_verify(parent, err) == 0)
 		return r;

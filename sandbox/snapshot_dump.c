@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "sandbox/descend.h"
+#include "sandbox/image_program.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/image_wires.h"
 #include "sandbox/tmp_image.h"
@@ -181,6 +182,8 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 	/* the worker is stopped now, and changes nothing any more */
 	if (r == 0)
 		r = nest_image_wires_renumber(dump->draft, worker.wires, err);
+	if (r == 0)
+		r = nest_image_program_note(dump->draft, err);
 	if (r == 0)
 		r = nest_tmp_image_save(dump->draft, err);
 	if (r == 0 && dump->kind.memory == NEST_SNAPSHOT_MAPPED)

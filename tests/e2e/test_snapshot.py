@@ -341,6 +341,23 @@ def test_a_damaged_snapshot_costs_no_request(make_host, harm):
         assert cold(host, "hurt") == "served", file
 
 
+def test_a_snapshot_made_with_another_library_is_not_used(make_host):
+    """Its memory would go on in code that has moved: a package was upgraded below the running host."""
+    host = make_host(ON)
+    deploy(host, "nodejs", "f", "exports.handler = async () => 'served';")
+    await_snapshot(host, "f")
+    assert cold(host, "f") == "served"
+    assert restores(host, "f") == 1
+    os.utime(host.root / "runtimes" / "preload" / "node.so")
+    assert cold(host, "f") == "served"
+    assert "it was made with another '/runtime/preload/node.so'" in host.log()
+    assert restores(host, "f") == 1
+    host.nestctl("snapshot", "build", "f")
+    wait_for(lambda: snapshot_of(host, "f")["state"] == "stands", "another is made")
+    assert cold(host, "f") == "served"
+    assert restores(host, "f") == 2
+
+
 def test_the_snapshot_of_another_version_under_this_ones_name_is_not_used(make_host):
     host = make_host(ON)
     deploy(host, "nodejs", "first", "exports.handler = async () => 'first';")
