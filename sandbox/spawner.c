@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -35,11 +36,6 @@
 #include "sandbox/spawner_cell.h"
 #include "sandbox/spawner_snapshot.h"
 
-/*
- * Not SIGKILL: that would leave no time to remove cgroups. A real-time signal, which nothing sends
- * by habit.
- */
-#define ORPHANED_SIGNAL SIGRTMIN
 #define AGENT_FD NEST_SPAWNER_SOCKET
 #define BATCH 64
 #define REMOVE_INTERVAL_MS 2
@@ -266,6 +262,18 @@ static void on_agent(struct nest_spawner *spawner)
 
 /* ---- the loop ---- */
 
+/* Says what it ends for, where that isn't the agent's end. */
+static void read_ending(const struct nest_spawner *spawner)
+{
+	struct signalfd_siginfo info;
+
+	if (read(spawner->orphaned, &info, sizeof(info)) == sizeof(info) &&
+		info.ssi_code == POLL_MSG)
+		dprintf(STDERR_FILENO,
+			"nestlet-spawner: ends the host, as a code image that is mounted was to be "
+			"opened for writing: by root, or by an agent that was taken over\n");
+}
+
 static void on_event(struct nest_spawner *spawner, uint64_t data)
 {
 	enum nest_spawner_event event = data % NEST_SPAWNER_EVENT_KINDS;
@@ -278,6 +286,7 @@ static void on_event(struct nest_spawner *spawner, uint64_t data)
 			on_agent(spawner);
 		return;
 	case NEST_SPAWNER_EVENT_ORPHANED:
+		read_ending(spawner);
 		stop(spawner);
 		epoll_ctl(spawner->poll, EPOLL_CTL_DEL, spawner->orphaned, NULL);
 		return;
@@ -437,7 +446,7 @@ static int tie_to_agent(pid_t agent, struct nest_err *err)
 	nest_signals_reset();
 	sigfillset(&all);
 	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0 ||
-		prctl(PR_SET_PDEATHSIG, ORPHANED_SIGNAL) < 0)
+		prctl(PR_SET_PDEATHSIG, NEST_SPAWNER_ENDING) < 0)
 		return nest_err_set(err, -errno, "tie the spawner to the agent");
 	/* it may have died before the tie */
 	if (getppid() != agent)
@@ -544,7 +553,7 @@ static int open_loop(struct nest_spawner *spawner, struct nest_err *err)
 	int r;
 
 	sigemptyset(&orphaned);
-	sigaddset(&orphaned, ORPHANED_SIGNAL);
+	sigaddset(&orphaned, NEST_SPAWNER_ENDING);
 	spawner->orphaned = signalfd(-1, &orphaned, SFD_CLOEXEC | SFD_NONBLOCK);
 	spawner->poll = epoll_create1(EPOLL_CLOEXEC);
 	if (spawner->orphaned < 0 || spawner->poll < 0)

@@ -2,6 +2,7 @@
 #ifndef NEST_SANDBOX_SPAWNER_H
 #define NEST_SANDBOX_SPAWNER_H
 
+#include <signal.h>
 #include <sys/types.h>
 
 struct nest_sandbox_config;
@@ -10,6 +11,13 @@ struct nest_sandbox_config;
  * the capabilities that it may have (hexadecimal). */
 #define NEST_SPAWNER_SOCKET 3 /* the agent's */
 #define NEST_SPAWNER_CONFIG 4 /* sandbox/spawner_config.h */
+
+/*
+ * What ends the spawner in an orderly way: its parent's death, or that a mounted image could be
+ * written to. Not SIGKILL: that would leave no time to remove cgroups. A real-time signal, which
+ * nothing sends by habit.
+ */
+#define NEST_SPAWNER_ENDING SIGRTMIN
 
 /*
  * The life of the spawner, a child of @agent that nest_sandbox_launch() started: sets itself

@@ -6,7 +6,7 @@
  *  - It happens only on hosts whose config names sources of images; the spawner was told before the
  *    agent gave up its privilege, and refuses otherwise whatever the agent says.
  *  - The bytes can't change under the driver. The agent made the file, so the spawner makes it root's,
- *    and sees that nobody is left who could write to it; where it can't, it mounts a nameless copy
+ *    and has the kernel tell of anybody who could write to it; where it can't, it mounts a nameless copy
  *    (shared blocks where the file system can). What fs-verity has made immutable is mounted as it is.
  *  - The superblock is checked in that copy: known features, one device, LZ4 or zstd.
  *  - The mount is read-only, without devices and set-uid programs, and lives in a mount namespace
@@ -44,6 +44,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "sandbox/mount.h"
+#include "sandbox/spawner.h"
 #include "sandbox/spawner_cell.h"
 
 #define READ_ONLY (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
@@ -56,6 +57,7 @@ struct nest_spawner_image {
 	dev_t dev; /* of the agent's file, by which a START names the image */
 	ino_t ino;
 	int file;   /* the agent's: while it is open nothing else has this number */
+	int own;    /* the same, opened once more, so that the agent has no part in its lease */
 	int result; /* pipe from the child; -1: it has ended */
 	pid_t child;
 	bool mounted;
@@ -74,32 +76,33 @@ static bool is_sealed(int file)
 
 /*
  * Makes @file one that nobody but root could open for writing, if it is the agent's, and says whether
- * nobody has: the kernel grants a read lease only then. The order counts: who opens it between the
- * two calls can do so for reading only.
+ * nobody has: the kernel grants a read lease only then. The lease stays as long as the file is open.
+ * An open(2) that was past the check of permissions when the file became root's waits until the lease
+ * is broken, 45 s by default (fs.lease-break-time), and @watcher is told before. (Without a lease that
+ * stays, one in 10,000 of such a race's rounds gave a descriptor that could write.)
  */
-static bool take_over(int file, const struct stat *st, uid_t agent)
+static bool take_over(int file, const struct stat *st, uid_t agent, pid_t watcher)
 {
 	bool roots = st->st_uid == 0 && !(st->st_mode & 0222);
 
 	/* root as an agent could open it again */
-	if (agent == 0 || (!roots && st->st_uid != agent))
+	if (watcher == 0 || agent == 0 || (!roots && st->st_uid != agent))
 		return false;
 	if (!roots && (fchown(file, 0, 0) < 0 || fchmod(file, 0444) < 0))
 		return false;
-	if (fcntl(file, F_SETLEASE, F_RDLCK) < 0)
-		return false;
-	(void)fcntl(file, F_SETLEASE, F_UNLCK);
-	return true;
+	return fcntl(file, F_SETOWN, watcher) == 0 &&
+	       fcntl(file, F_SETSIG, NEST_SPAWNER_ENDING) == 0 &&
+	       fcntl(file, F_SETLEASE, F_RDLCK) == 0;
 }
 
 /* Whether nothing in @file can change any more. */
-static bool is_frozen(int dir, int file, const struct stat *st, uid_t agent)
+static bool is_frozen(int dir, int file, const struct stat *st, uid_t agent, pid_t watcher)
 {
 	struct stat dir_st;
 
 	/* on a file system of the agent's making none of this would mean anything */
 	return fstat(dir, &dir_st) == 0 && dir_st.st_dev == st->st_dev &&
-	       (is_sealed(file) || take_over(file, st, agent));
+	       (is_sealed(file) || take_over(file, st, agent, watcher));
 }
 
 static int copy_bytes(int from, int to, uint64_t bytes, struct nest_err *err)
@@ -142,7 +145,8 @@ static int reopen(int fd, int *ret, struct nest_err *err)
  * Safe because the copy has no name, can't be given one (O_EXCL), and belongs to root: nobody but
  * this process can open it, and after the reopening no descriptor is left that could write.
  */
-int nest_spawner_image_freeze(int dir, uid_t agent, int file, int *ret, struct nest_err *err)
+int nest_spawner_image_freeze(
+	int dir, uid_t agent, int file, pid_t watcher, int *ret, struct nest_err *err)
 {
 	nest_autoclose int copy = -1;
 	struct stat st;
@@ -151,7 +155,7 @@ int nest_spawner_image_freeze(int dir, uid_t agent, int file, int *ret, struct n
 
 	if (fstat(file, &st) < 0)
 		return nest_err_set(err, -errno, "look at the image");
-	if (is_frozen(dir, file, &st, agent)) {
+	if (is_frozen(dir, file, &st, agent, watcher)) {
 		fd = fcntl(file, F_DUPFD_CLOEXEC, 0);
 		if (fd < 0)
 			return nest_err_set(err, -errno, "keep the image");
@@ -306,8 +310,8 @@ static int attach(
 	return nest_mount_attach(mount, AT_FDCWD, path, err);
 }
 
-static int mount_image(
-	const struct nest_spawner *spawner, uint64_t id, int file, struct nest_err *err)
+static int mount_image(const struct nest_spawner *spawner, uint64_t id, int file, pid_t parent,
+	struct nest_err *err)
 {
 	nest_autoclose int frozen = -1;
 	nest_autoclose int mount = -1;
@@ -317,7 +321,8 @@ static int mount_image(
 	/* what follows names things of the host: /proc and /dev */
 	if (setns(spawner->rootfs.host_mounts, CLONE_NEWNS) < 0)
 		return nest_err_set(err, -errno, "enter the host's mount namespace");
-	r = nest_spawner_image_freeze(spawner->images.dir, spawner->agent_uid, file, &frozen, err);
+	r = nest_spawner_image_freeze(
+		spawner->images.dir, spawner->agent_uid, file, parent, &frozen, err);
 	if (r == 0)
 		r = nest_erofs_check_file(frozen, NEST_EROFS_LZ4 | NEST_EROFS_ZSTD, &bytes, err);
 	if (r == 1)
@@ -359,7 +364,7 @@ static _Noreturn void run_child(
 	if (getppid() != parent)
 		_exit(EXIT_FAILURE);
 	close_others(keep, NEST_ARRAY_SIZE(keep));
-	mount_image(spawner, id, file, &err);
+	mount_image(spawner, id, file, parent, &err);
 	_exit(nest_fd_write_all(out, &err, sizeof(err), NULL) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
@@ -440,12 +445,33 @@ static void tell(struct nest_spawner *spawner, uint64_t id, const struct nest_er
 	nest_message_send(spawner->agent, &mounted);
 }
 
+static void close_files(struct nest_spawner_image *image)
+{
+	nest_cleanup_close(&image->file);
+	nest_cleanup_close(&image->own);
+}
+
+/* Keeps the agent's @file, and opens it for ourselves. */
+static int keep_file(const struct nest_spawner *spawner, struct nest_spawner_image *image, int file,
+	struct nest_err *err)
+{
+	char name[32];
+
+	image->own = -1;
+	image->file = fcntl(file, F_DUPFD_CLOEXEC, 0);
+	if (image->file < 0)
+		return nest_err_set(err, -errno, "keep the image");
+	snprintf(name, sizeof(name), "self/fd/%d", image->file);
+	image->own = openat(spawner->proc, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return image->own < 0 ? nest_err_set(err, -errno, "open the image") : 0;
+}
+
 /* Forgets @image, whose child has ended and whose mount is gone. */
 static void forget(struct nest_spawner *spawner, struct nest_spawner_image *image)
 {
 	DL_DELETE(spawner->images.list, image);
 	spawner->images.count--;
-	close(image->file);
+	close_files(image);
 	free(image);
 }
 
@@ -482,7 +508,7 @@ static int start_child(
 		return r;
 	image->child = fork();
 	if (image->child == 0)
-		run_child(spawner, image->id, image->file, out, parent);
+		run_child(spawner, image->id, image->own, out, parent);
 	if (image->child < 0) {
 		r = nest_err_set(err, -errno, "fork");
 		epoll_ctl(spawner->poll, EPOLL_CTL_DEL, in, NULL);
@@ -516,11 +542,11 @@ int nest_spawner_image_mount(
 	*image = (struct nest_spawner_image){
 		.id = id, .dev = st.st_dev, .ino = st.st_ino, .result = -1
 	};
-	image->file = fcntl(file, F_DUPFD_CLOEXEC, 0);
-	r = image->file < 0 ? nest_err_set(err, -errno, "keep the image")
-			    : start_child(spawner, image, err);
+	r = keep_file(spawner, image, file, err);
+	if (r == 0)
+		r = start_child(spawner, image, err);
 	if (r < 0) {
-		nest_cleanup_close(&image->file);
+		close_files(image);
 		free(image);
 		return r;
 	}

@@ -69,9 +69,12 @@ void nest_spawner_image_close(struct nest_spawner *spawner);
  * Makes *@ret a file with the bytes of @file that only root could still write to, in directory @dir:
  * @file itself where it lies on the same file system, and fs-verity has sealed it, or it is root's or
  * can be made so, read-only, and nobody has it open for writing; else a nameless copy. @agent: the
- * user that it must be safe from. Blocks on the disk.
+ * user that it must be safe from. @watcher, a process, is sent NEST_SPAWNER_ENDING if @file, as long as
+ * any descriptor of it is open that was made of this one, is about to be opened for writing after all; 0:
+ * none, and so it is copied. Blocks on the disk.
  */
-int nest_spawner_image_freeze(int dir, uid_t agent, int file, int *ret, struct nest_err *err);
+int nest_spawner_image_freeze(
+	int dir, uid_t agent, int file, pid_t watcher, int *ret, struct nest_err *err);
 
 /*
  * Makes a detached read-only mount, without devices and set-uid programs, of the image in @file:

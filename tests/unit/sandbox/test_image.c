@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 
 #include "base/erofs.h"
 #include "base/file.h"
+#include "sandbox/spawner.h"
 #include "sandbox/spawner_image.h"
 #include "tests/unit/sandbox/cell_fixture.h"
 
@@ -354,7 +356,7 @@ START_TEST(a_frozen_file_has_no_name_and_no_writer)
 	char link[128];
 	char path[64];
 
-	ck_assert_int_eq(nest_spawner_image_freeze(dir, 0, file, &frozen, NULL), 0);
+	ck_assert_int_eq(nest_spawner_image_freeze(dir, 0, file, 0, &frozen, NULL), 0);
 	ck_assert_int_eq(fstat(file, &own), 0);
 	ck_assert_int_eq(fstat(frozen, &st), 0);
 	ck_assert_uint_eq(st.st_nlink, 0);
@@ -389,8 +391,8 @@ static bool is_taken_over(uid_t agent, int file)
 	struct stat st;
 	int frozen = -1;
 
-	ck_assert_msg(nest_spawner_image_freeze(dir, agent, file, &frozen, &err) == 0, "%s",
-		nest_err_text(&err));
+	ck_assert_msg(nest_spawner_image_freeze(dir, agent, file, getpid(), &frozen, &err) == 0,
+		"%s", nest_err_text(&err));
 	ck_assert_int_eq(fcntl(frozen, F_GETFL) & O_ACCMODE, O_RDONLY);
 	ck_assert_int_eq(fstat(file, &own), 0);
 	ck_assert_int_eq(fstat(frozen, &st), 0);
@@ -437,6 +439,52 @@ START_TEST(an_agents_file_becomes_roots_unless_somebody_could_write_to_it)
 }
 END_TEST
 
+START_TEST(who_holds_an_image_is_told_before_it_can_be_written_to)
+{
+	int file = open_agents(4711, 0600);
+	const struct timespec patience = { .tv_sec = 5 };
+	sigset_t ending;
+
+	sigemptyset(&ending);
+	sigaddset(&ending, NEST_SPAWNER_ENDING);
+	ck_assert_int_eq(sigprocmask(SIG_BLOCK, &ending, NULL), 0);
+	ck_assert(is_taken_over(4711, file));
+	ck_assert_int_eq(open(image_path, O_RDWR | O_NONBLOCK | O_CLOEXEC), -1);
+	ck_assert_int_eq(errno, EWOULDBLOCK);
+	ck_assert_int_eq(sigtimedwait(&ending, NULL, &patience), NEST_SPAWNER_ENDING);
+	close(file);
+}
+END_TEST
+
+START_TEST(a_mounted_image_that_could_be_written_to_ends_the_host)
+{
+	const char *argv[] = { "/bin/sleep", "1000", NULL };
+	struct nest_cell_spec spec = cell_fixture_spec(argv);
+	int file;
+
+	cell_fixture_init(&fixture);
+	fixture.config.mount_images = true;
+	fixture.config.snapshots = true; /* CAP_CHOWN is kept for these alone */
+	fixture.config.agent_uid = 4711;
+	mounted_before = count_mounted();
+	make_image();
+	cell_fixture_open(&fixture);
+	file = open_agents(4711, 0400);
+	mount_well(file);
+	spec.code_fd = file;
+	ck_assert_int_eq(cell_fixture_start(&fixture, &spec, &run), 0);
+	cell_fixture_await(&fixture, &run.started);
+	ck_assert_int_eq(open(image_path, O_RDWR | O_NONBLOCK | O_CLOEXEC), -1);
+	ck_assert_int_eq(errno, EWOULDBLOCK);
+	cell_fixture_await(&fixture, &fixture.lost);
+	cell_fixture_await_death(run.pid);
+	await_unmounted(mounted_before);
+	nest_sandbox_close(fixture.sandbox, (void (*)(void *))free, NULL);
+	uv_run(&fixture.loop, UV_RUN_DEFAULT);
+	close(file);
+}
+END_TEST
+
 START_TEST(a_file_on_another_file_system_is_copied)
 {
 	int dir = open(fixture.state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -449,7 +497,7 @@ START_TEST(a_file_on_another_file_system_is_copied)
 	for (size_t i = 0; i < sizeof(wanted); i++)
 		wanted[i] = (char)(i % 251);
 	ck_assert_int_eq(write(file, wanted, sizeof(wanted)), sizeof(wanted));
-	ck_assert_msg(nest_spawner_image_freeze(dir, 0, file, &frozen, &err) == 0, "%s",
+	ck_assert_msg(nest_spawner_image_freeze(dir, 0, file, 0, &frozen, &err) == 0, "%s",
 		nest_err_text(&err));
 	ck_assert_int_eq(read(frozen, found, sizeof(found)), sizeof(found));
 	ck_assert_int_eq(memcmp(found, wanted, sizeof(wanted)), 0);
@@ -537,10 +585,12 @@ int main(void)
 	tcase_add_loop_test(cells, both_ways_of_mounting_show_the_same, 0, 2);
 	tcase_add_test(cells, a_frozen_file_has_no_name_and_no_writer);
 	tcase_add_test(cells, an_agents_file_becomes_roots_unless_somebody_could_write_to_it);
+	tcase_add_test(cells, who_holds_an_image_is_told_before_it_can_be_written_to);
 	tcase_add_test(cells, a_file_on_another_file_system_is_copied);
 	tcase_add_test(cells, what_the_kernel_decompresses_is_tried_for_each_algorithm);
 	tcase_add_test(cells, a_machine_that_mounts_no_image_says_so);
 	tcase_add_test(bare, a_host_without_sources_mounts_nothing);
+	tcase_add_test(bare, a_mounted_image_that_could_be_written_to_ends_the_host);
 	suite_add_tcase(suite, cells);
 	suite_add_tcase(suite, bare);
 	tcase_set_timeout(closing, 30);

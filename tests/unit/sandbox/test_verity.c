@@ -106,7 +106,7 @@ START_TEST(a_sealed_image_is_mounted_as_it_is)
 	struct nest_err err = NEST_ERR_INIT;
 	char text[16] = "";
 
-	ck_assert_int_eq(nest_spawner_image_freeze(disk, 0, file, &frozen, &err), 0);
+	ck_assert_int_eq(nest_spawner_image_freeze(disk, 0, file, 0, &frozen, &err), 0);
 	ck_assert(is_same(file, frozen));
 	ck_assert_msg(nest_spawner_image_mount_file(frozen, true, &mount, &err) == 0, "%s",
 		nest_err_text(&err));
@@ -128,7 +128,7 @@ START_TEST(what_is_sealed_elsewhere_is_copied)
 	snprintf(path, sizeof(path), "%s/other", top);
 	elsewhere = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	ck_assert_int_eq(nest_spawner_image_freeze(elsewhere, 0, file, &frozen, NULL), 0);
+	ck_assert_int_eq(nest_spawner_image_freeze(elsewhere, 0, file, 0, &frozen, NULL), 0);
 	ck_assert(!is_same(file, frozen));
 	ck_assert_int_eq(nest_spawner_image_mount_file(frozen, true, &mount, NULL), 0);
 	ck_assert_int_eq(faccessat(mount, "hello", F_OK, 0), 0);
@@ -140,7 +140,7 @@ START_TEST(what_is_not_sealed_is_copied)
 	nest_autoclose int file = openat(disk, "image", O_RDONLY | O_CLOEXEC);
 	nest_autoclose int frozen = -1;
 
-	ck_assert_int_eq(nest_spawner_image_freeze(disk, 0, file, &frozen, NULL), 0);
+	ck_assert_int_eq(nest_spawner_image_freeze(disk, 0, file, 0, &frozen, NULL), 0);
 	ck_assert(!is_same(file, frozen));
 }
 END_TEST
