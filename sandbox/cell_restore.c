@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -246,6 +247,8 @@ static int pass_gate(struct nest_cell_step_context *context, int images, struct 
 /* What PID 1 would do later, while others want the processors. From here on it executes nothing. */
 static int use_the_wait(const struct nest_cell_init *init, struct nest_err *err)
 {
+	/* CRIU first, if it has been woken on this processor */
+	sched_yield();
 	return init->have & NEST_FOOTING_PID ? nest_privilege_gain_none(err) : 0;
 }
 

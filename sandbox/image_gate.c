@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/fd.h"
@@ -21,6 +22,9 @@
 
 #define INVENTORY "inventory.img"
 #define SUFFIX ".img"
+/* Names with a NUL each. */
+#define OTHERS "others"
+#define OTHERS_MAX (1u << 20)
 /* Links, and images with another owner. */
 #define BYTES (4u << 20)
 #define INODES 1100u
@@ -102,6 +106,41 @@ static int place_image(const struct nest_image_gate *gate, int images, const cha
 		       : link_image(gate->dir, path, name, err);
 }
 
+int nest_image_gate_note(int images, struct nest_err *err)
+{
+	nest_autoclosedir DIR *list = nest_file_open_dir(images, ".");
+	struct nest_buf others = NEST_BUF_INIT;
+	struct dirent *entry;
+	int r = 0;
+
+	if (!list)
+		return nest_err_set(err, -errno, "list the images");
+	while (r == 0 && (entry = readdir(list)))
+		if (is_image(entry->d_name) && !is_usual(entry->d_name))
+			r = nest_buf_append(&others, entry->d_name, strlen(entry->d_name) + 1);
+	r = r < 0 ? nest_err_set(err, r, "list the images")
+		  : nest_file_write_atomic(
+			    images, OTHERS, nest_buf_bytes(&others), others.len, 0600, err);
+	nest_buf_done(&others);
+	return r;
+}
+
+/* 1: they are not noted. */
+static int place_others(const struct nest_image_gate *gate, int images, struct nest_err *err)
+{
+	nest_autofree char *others = NULL;
+	size_t len = 0;
+	int r = nest_file_read(images, OTHERS, OTHERS_MAX, &others, &len, err);
+
+	if (r < 0)
+		return r == -ENOENT ? 1 : r;
+	if (len > 0 && others[len - 1] != '\0')
+		return nest_err_say(err, -EBADMSG, "'" OTHERS "' is malformed");
+	for (size_t at = 0; r == 0 && at < len; at += strlen(others + at) + 1)
+		r = link_image(gate->dir, gate->path, others + at, err);
+	return r;
+}
+
 static int place_images(const struct nest_image_gate *gate, int images, const char *path,
 	uid_t owner, struct nest_err *err)
 {
@@ -122,7 +161,11 @@ int nest_image_gate_pass(struct nest_image_gate *gate, int images, const char *p
 {
 	nest_autofree char *inventory = NULL;
 	size_t len = 0;
-	int r = place_images(gate, images, path, owner, err);
+	bool expected = owner == NEST_IMAGE_GATE_OWNER_STAYS && strcmp(path, gate->path) == 0;
+	int r = expected ? place_others(gate, images, err) : 1;
+
+	if (r > 0)
+		r = place_images(gate, images, path, owner, err);
 
 	/* CRIU would leave a file with its statistics there */
 	if (r == 0)

@@ -31,6 +31,12 @@ struct nest_image_gate {
  */
 int nest_image_gate_make(struct nest_image_gate *gate, const char *path, struct nest_err *err);
 
+/*
+ * Notes beside the images in @images, of which there come no more, those that no gate has links to: then none need
+ * be looked for where they are as expected. Blocks on the disk.
+ */
+int nest_image_gate_note(int images, struct nest_err *err);
+
 /* The images keep the owner that they name. */
 #define NEST_IMAGE_GATE_OWNER_STAYS ((uid_t)-1)
 

@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "sandbox/descend.h"
+#include "sandbox/image_gate.h"
 #include "sandbox/image_program.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/image_wires.h"
@@ -188,6 +189,8 @@ int nest_snapshot_dump_run(const struct nest_snapshot_dump *dump,
 		r = nest_tmp_image_save(dump->draft, err);
 	if (r == 0 && dump->kind.memory == NEST_SNAPSHOT_MAPPED)
 		r = map_memory(dump, err);
+	if (r == 0)
+		r = nest_image_gate_note(dump->draft, err);
 	ret->memory = dump->kind.memory;
 	ret->is_parent = dump->kind.is_parent;
 	if (dump->parent[0]) {

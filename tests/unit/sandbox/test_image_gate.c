@@ -141,14 +141,17 @@ END_TEST
 /* Of the usual images and of others, those that there are; wherever they were expected. */
 START_TEST(images_are_found_by_links_from_before_and_new_ones)
 {
+	const bool elsewhere = _i & 1, noted = _i & 2;
 	static const char *const names[] = { "files.img", "pages-1.img", "ghost-file-1.img",
 		"core-1050.img" };
 
 	write_image("inventory.img", "inventory");
 	for (size_t i = 0; i < 4; i++)
 		write_image(names[i], names[i]);
-	make_gate_for(_i ? "/elsewhere" : where());
-	ck_assert_int_eq(faccessat(gate.dir, names[0], F_OK, 0), _i ? -1 : 0);
+	if (noted)
+		ck_assert_int_eq(nest_image_gate_note(images_fd, NULL), 0);
+	make_gate_for(elsewhere ? "/elsewhere" : where());
+	ck_assert_int_eq(faccessat(gate.dir, names[0], F_OK, 0), elsewhere ? -1 : 0);
 	pass();
 	for (size_t i = 0; i < 4; i++) {
 		char *text = NULL;
@@ -159,6 +162,38 @@ START_TEST(images_are_found_by_links_from_before_and_new_ones)
 	}
 	ck_assert_int_eq(openat(gate.dir, "seccomp.img", O_RDONLY | O_CLOEXEC), -1);
 	ck_assert_int_eq(errno, ENOENT);
+}
+END_TEST
+
+START_TEST(what_is_noted_is_not_looked_for)
+{
+	struct nest_err err = NEST_ERR_INIT;
+	char *text = NULL;
+	size_t len = 0;
+
+	write_image("inventory.img", "inventory");
+	write_image("mm-1001.img", "mm");
+	write_image("mm-1007.img", "mm");
+	write_image("contents", "digests");
+	ck_assert_int_eq(nest_image_gate_note(images_fd, NULL), 0);
+	ck_assert_int_eq(nest_file_read(images_fd, "others", 64, &text, &len, NULL), 0);
+	ck_assert_uint_eq(len, sizeof("mm-1007.img"));
+	ck_assert_str_eq(text, "mm-1007.img");
+	free(text);
+	write_image("mm-1008.img", "mm");
+	make_gate();
+	pass();
+	ck_assert_int_eq(faccessat(gate.dir, "mm-1007.img", F_OK, 0), 0);
+	ck_assert_int_eq(faccessat(gate.dir, "mm-1008.img", F_OK, 0), -1);
+	write_image("others", "mm-1007.img");
+	nest_image_gate_leave(&gate);
+	close(gate.dir);
+	gate = none;
+	make_gate();
+	ck_assert_int_eq(
+		nest_image_gate_pass(&gate, images_fd, where(), NEST_IMAGE_GATE_OWNER_STAYS, &err),
+		-EBADMSG);
+	ck_assert_ptr_nonnull(strstr(nest_err_text(&err), "'others' is malformed"));
 }
 END_TEST
 
@@ -295,7 +330,8 @@ int main(void)
 	tcase_add_test(tcase, one_who_reads_early_waits);
 	tcase_add_test(tcase, one_who_reads_late_misses_nothing);
 	tcase_add_test(tcase, only_images_are_there_and_none_can_be_added);
-	tcase_add_loop_test(tcase, images_are_found_by_links_from_before_and_new_ones, 0, 2);
+	tcase_add_loop_test(tcase, images_are_found_by_links_from_before_and_new_ones, 0, 4);
+	tcase_add_test(tcase, what_is_noted_is_not_looked_for);
 	tcase_add_test(tcase, images_with_another_owner_are_copies);
 	tcase_add_test(tcase, without_an_inventory_who_waits_goes_on_waiting);
 	tcase_add_test(tcase, wires_are_renumbered_and_nothing_else);
