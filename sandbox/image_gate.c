@@ -130,10 +130,12 @@ static int place_others(const struct nest_image_gate *gate, int images, struct n
 {
 	nest_autofree char *others = NULL;
 	size_t len = 0;
-	int r = nest_file_read(images, OTHERS, OTHERS_MAX, &others, &len, err);
+	int r = nest_file_read(images, OTHERS, OTHERS_MAX, &others, &len, NULL);
 
+	if (r == -ENOENT)
+		return 1;
 	if (r < 0)
-		return r == -ENOENT ? 1 : r;
+		return nest_err_set(err, r, "read '" OTHERS "'");
 	if (len > 0 && others[len - 1] != '\0')
 		return nest_err_say(err, -EBADMSG, "'" OTHERS "' is malformed");
 	for (size_t at = 0; r == 0 && at < len; at += strlen(others + at) + 1)

@@ -146,10 +146,12 @@ int nest_image_program_check(int images, struct nest_err *err)
 {
 	nest_autofree char *list = NULL;
 	size_t len = 0;
-	int r = nest_file_read(images, NEST_IMAGE_PROGRAM_FILE, LIST_MAX, &list, &len, err);
+	int r = nest_file_read(images, NEST_IMAGE_PROGRAM_FILE, LIST_MAX, &list, &len, NULL);
 
+	if (r == -ENOENT)
+		return 0;
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;
+		return nest_err_set(err, r, "read '" NEST_IMAGE_PROGRAM_FILE "'");
 	for (size_t at = 0; at < len;) {
 		struct record record;
 		const char *name = list + at + sizeof(record);

@@ -4,8 +4,10 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/err.h"
@@ -108,12 +110,12 @@ int nest_image_stack_top(int dir, const char *pid, const struct nest_image_area 
 
 	*ret = area->start;
 	snprintf(name, sizeof(name), "core-%s", pid);
-	r = read_core(dir, name, &sp, err);
 	/* without it, or on another stack just now, nothing is known of this one */
-	if (r == -ENOENT || r == 0 || (r > 0 && !is_in(area, sp)))
+	if (faccessat(dir, name, F_OK, 0) < 0)
 		return 0;
-	if (r < 0)
-		return r;
+	r = read_core(dir, name, &sp, err);
+	if (r <= 0 || !is_in(area, sp))
+		return r < 0 ? r : 0;
 	r = find_lowest(dir, area, &sp, err);
 	if (r == 0)
 		*ret = (sp - RED_ZONE) / NEST_IMAGE_PAGE * NEST_IMAGE_PAGE;

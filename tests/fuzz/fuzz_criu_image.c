@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "sandbox/image_program.h"
 #include "sandbox/image_rewrite.h"
 #include "sandbox/image_wires.h"
 
@@ -89,6 +90,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 		parent = open_pages(dir, "parent");
 	remove_made(dir);
 	if (nest_image_wires_renumber(dir, inos, &err) < 0 && !err.text[0])
+		abort();
+	err = (struct nest_err)NEST_ERR_INIT;
+	r = nest_image_program_note(dir, &err);
+	if ((r < 0 && !err.text[0]) || (r == 0 && nest_image_program_check(dir, &err) < 0))
 		abort();
 	err = (struct nest_err)NEST_ERR_INIT;
 	r = nest_image_rewrite_map(dir, NEST_IMAGE_REWRITE_PATH, parent, &err);
