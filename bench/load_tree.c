@@ -94,7 +94,7 @@ static int load(struct run *run, uv_loop_t *loop, char **argv, struct nest_err *
 		.image_sources = run->mountpoint ? anywhere : NULL,
 		.zstd_images = true,
 		.fetch = {
-			.connections = 16,
+			.connections = 24,
 			.timeout_ms = 300000,
 			.connect_timeout_ms = 5000,
 			.stall_ms = 10000,
