@@ -123,17 +123,28 @@ static int read_strings(struct head *head, const char *at, const char *end)
 		return -ENOMEM;
 	head->config.root_paths = paths;
 	for (uint32_t i = 0; i < head->nroot_paths; i++)
-		if (!(paths[i] = take(&at, end)))
+		if (!(paths[i] = take(&at, end))) {
+			free(paths);
 			return -EINVAL;
+		}
 	return 0;
+}
+
+static bool is_of_this_build(const struct head *head)
+{
+	struct head expected;
+
+	fill_head(&expected);
+	return memcmp(head->version, expected.version, sizeof(head->version)) == 0 &&
+	       head->config_bytes == expected.config_bytes &&
+	       head->message_bytes == expected.message_bytes;
 }
 
 int nest_spawner_config_read(int fd, struct nest_sandbox_config *ret, struct nest_err *err)
 {
-	struct head expected;
 	struct head head;
 	struct stat st;
-	const char *bytes;
+	char *bytes;
 	int r;
 
 	if (fstat(fd, &st) < 0 || st.st_size < (off_t)sizeof(head))
@@ -142,14 +153,12 @@ int nest_spawner_config_read(int fd, struct nest_sandbox_config *ret, struct nes
 	if (bytes == MAP_FAILED)
 		return nest_err_set(err, -errno, "read the config");
 	memcpy(&head, bytes, sizeof(head));
-	fill_head(&expected);
-	if (memcmp(head.version, expected.version, sizeof(head.version)) != 0 ||
-		head.config_bytes != expected.config_bytes ||
-		head.message_bytes != expected.message_bytes)
-		return refuse(err);
-	r = read_strings(&head, bytes + sizeof(head), bytes + st.st_size);
-	if (r < 0)
+	r = is_of_this_build(&head) ? read_strings(&head, bytes + sizeof(head), bytes + st.st_size)
+				    : -EINVAL;
+	if (r < 0) {
+		munmap(bytes, (size_t)st.st_size);
 		return r == -EINVAL ? refuse(err) : nest_err_set(err, r, "read the config");
+	}
 	*ret = head.config;
 	return 0;
 }

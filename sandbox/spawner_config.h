@@ -14,7 +14,10 @@ struct nest_sandbox_config;
 int nest_spawner_config_write(
 	const struct nest_sandbox_config *config, int *ret_fd, struct nest_err *err);
 
-/* Reads it from @fd (borrowed). *@ret and what it refers to live as long as the process. */
+/*
+ * Reads it from @fd (borrowed). The array of root paths is the caller's; the strings live as long as the
+ * process.
+ */
 int nest_spawner_config_read(int fd, struct nest_sandbox_config *ret, struct nest_err *err);
 
 #endif

@@ -460,6 +460,7 @@ START_TEST(a_mounted_image_that_could_be_written_to_ends_the_host)
 {
 	const char *argv[] = { "/bin/sleep", "1000", NULL };
 	struct nest_cell_spec spec = cell_fixture_spec(argv);
+	struct nest_image *image;
 	int file;
 
 	cell_fixture_init(&fixture);
@@ -470,7 +471,7 @@ START_TEST(a_mounted_image_that_could_be_written_to_ends_the_host)
 	make_image();
 	cell_fixture_open(&fixture);
 	file = open_agents(4711, 0400);
-	mount_well(file);
+	image = mount_well(file);
 	spec.code_fd = file;
 	ck_assert_int_eq(cell_fixture_start(&fixture, &spec, &run), 0);
 	cell_fixture_await(&fixture, &run.started);
@@ -481,6 +482,8 @@ START_TEST(a_mounted_image_that_could_be_written_to_ends_the_host)
 	await_unmounted(mounted_before);
 	nest_sandbox_close(fixture.sandbox, (void (*)(void *))free, NULL);
 	uv_run(&fixture.loop, UV_RUN_DEFAULT);
+	uv_loop_close(&fixture.loop);
+	nest_image_unmount(image); /* an orphan now */
 	close(file);
 }
 END_TEST

@@ -2,6 +2,7 @@
 #include "sandbox/spawner_config.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -61,6 +62,7 @@ START_TEST(a_config_arrives_as_it_was)
 	ck_assert_uint_eq(config.max_cells, full.max_cells);
 	ck_assert(config.mount_images && config.snapshots && !config.require_isolation);
 	ck_assert_uint_eq(config.snapshots_bytes, full.snapshots_bytes);
+	free((void *)config.root_paths);
 }
 END_TEST
 
@@ -77,6 +79,7 @@ START_TEST(what_is_not_there_stays_away)
 	ck_assert_ptr_null(config.criu);
 	ck_assert_ptr_null(config.snapshots_secret);
 	ck_assert_str_eq(config.root_paths[1], "/etc");
+	free((void *)config.root_paths);
 	close(fd);
 }
 END_TEST
