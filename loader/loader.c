@@ -360,6 +360,9 @@ static void after_make(uv_work_t *work, int status)
 		loader->stats.made_bytes_total += load->totals.bytes;
 		load->rc = nest_cache_add(
 			loader->cache, load->hex, &load->totals, &load->tree, &load->err);
+		/* what is sealed is read once, and removed: not to be held up by being recorded */
+		if (load->rc == 0 && load->sealed)
+			load->tree->tried = true;
 	}
 	word_failure(load);
 	if (load->rc == 0 && load->placed)

@@ -102,7 +102,9 @@ def test_a_snapshot_of_one_host_starts_workers_of_another(hosts, store):
     state = await_snapshot(second, "shared")
     assert state["key"] == snapshot_of(first, "shared")["key"] and state["key"] in store.the("function")
     # it was frozen after its init, which ran only once
-    assert cold(second, "shared") == born and restores(second, "shared") == 1
+    logs = [[line for line in host.log().splitlines() if " debug " not in line] for host in (first, second)]
+    assert restores(first, "shared") == 1, logs
+    assert cold(second, "shared") == born and restores(second, "shared") == 1, (logs, second.log()[-4000:])
     assert "another host's snapshot" in second.log() and "publish snapshot" not in second.log()
     metrics = second.metrics()
     assert metrics['nestlet_snapshots_exchanged_total{way="fetched"}'] == 2
