@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/curl.h"
 #include "loader/credentials.h"
 #include "loader/fetch_impl.h"
@@ -182,22 +183,6 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
 
 /* ---- the body ---- */
 
-static int write_at(int fd, const char *bytes, size_t n, uint64_t offset)
-{
-	while (n > 0) {
-		ssize_t done = pwrite(fd, bytes, n, (off_t)offset);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done < 0 ? -errno : -EIO;
-		bytes += done;
-		n -= (size_t)done;
-		offset += (uint64_t)done;
-	}
-	return 0;
-}
-
 int nest_fetch_part_flush(struct nest_fetch_part *part)
 {
 	struct nest_fetch *fetch = part->fetch;
@@ -205,9 +190,9 @@ int nest_fetch_part_flush(struct nest_fetch_part *part)
 
 	if (part->n_held == 0)
 		return 0;
-	rc = write_at(fetch->fd, part->held, part->n_held, part->at);
+	rc = nest_fd_pwrite_all(fetch->fd, part->held, part->n_held, part->at, NULL);
 	if ((rc == -ENOSPC || rc == -EDQUOT) && fetch->events.make_room(fetch->arg))
-		rc = write_at(fetch->fd, part->held, part->n_held, part->at);
+		rc = nest_fd_pwrite_all(fetch->fd, part->held, part->n_held, part->at, NULL);
 	if (rc == -ENOSPC || rc == -EDQUOT)
 		rc = -ENOSPC;
 	if (rc < 0)

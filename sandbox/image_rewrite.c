@@ -115,15 +115,8 @@ static int put_run(struct nest_buf *out, uint64_t vaddr, uint64_t pages, uint64_
 /* @at < 0: where the file's own offset is. */
 static int write_at(int fd, const char *bytes, size_t n, off_t at)
 {
-	for (size_t done = 0; done < n;) {
-		ssize_t w = at < 0 ? write(fd, bytes + done, n - done)
-				   : pwrite(fd, bytes + done, n - done, at + (off_t)done);
-
-		if (w < 0 && errno != EINTR)
-			return -errno;
-		done += w > 0 ? (size_t)w : 0;
-	}
-	return 0;
+	return at < 0 ? nest_fd_write_all(fd, bytes, n, NULL)
+		      : nest_fd_pwrite_all(fd, bytes, n, (uint64_t)at, NULL);
 }
 
 static int copy_pages(int from, int to, off_t to_at, uint64_t pages)

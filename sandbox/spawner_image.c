@@ -333,25 +333,6 @@ static int mount_image(const struct nest_spawner *spawner, uint64_t id, int file
 	return r < 0 ? r : attach(&spawner->images, id, mount, err);
 }
 
-static int compare_fds(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
-/* Closes all that the child has no use for: cells must not be kept by it. */
-static void close_others(int *keep, size_t n)
-{
-	unsigned from = STDERR_FILENO + 1;
-
-	qsort(keep, n, sizeof(*keep), compare_fds);
-	for (size_t i = 0; i < n; i++) {
-		if ((unsigned)keep[i] > from)
-			close_range(from, (unsigned)keep[i] - 1, 0);
-		from = (unsigned)keep[i] + 1;
-	}
-	close_range(from, ~0u, 0);
-}
-
 /* Safe: it is this very program, with the spawner's privilege, and runs nothing of anybody's. */
 static _Noreturn void run_child(
 	const struct nest_spawner *spawner, uint64_t id, int file, int out, pid_t parent)
@@ -363,7 +344,8 @@ static _Noreturn void run_child(
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(EXIT_FAILURE);
-	close_others(keep, NEST_ARRAY_SIZE(keep));
+	/* cells must not be kept by it */
+	nest_fd_close_but(keep, NEST_ARRAY_SIZE(keep));
 	mount_image(spawner, id, file, parent, &err);
 	_exit(nest_fd_write_all(out, &err, sizeof(err), NULL) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
