@@ -149,6 +149,7 @@ static bool each_worker(void *arg, const struct nest_worker_stats *stats)
 	cJSON_AddStringToObject(object, "version", stats->version);
 	cJSON_AddStringToObject(object, "state", nest_worker_state_name(stats->state));
 	cJSON_AddBoolToObject(object, "frozen", stats->paused);
+	cJSON_AddBoolToObject(object, "prefetched", stats->prefetched);
 	cJSON_AddNumberToObject(object, "inFlight", stats->in_flight);
 	cJSON_AddNumberToObject(object, "requestsTotal", (double)stats->requests_total);
 	cJSON_AddNumberToObject(object, "ageMs", (double)stats->age_ms);

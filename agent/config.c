@@ -736,6 +736,7 @@ void nest_config_host(const struct nest_config *config, struct nest_host_config 
 		.hook_timeout_ms = config->snapshots_hook_timeout_ms,
 		.standby_bytes = config->standby_memory,
 		.standby_per_function = config->standby_per_function,
+		.standby_prefetched = config->standby_prefetched,
 		.require_isolation = config->cells_isolation == NEST_CONFIG_ISOLATION_REQUIRED,
 		.cache_bytes = config->cache_bytes,
 		.image_sources = config->cache_image_sources,

@@ -90,6 +90,7 @@ struct nest_config {
 	uint32_t snapshots_hook_timeout_ms;
 	uint64_t standby_memory;
 	uint32_t standby_per_function;
+	uint32_t standby_prefetched;
 
 	uint64_t cache_bytes;
 	const char *const *cache_image_sources; /* NULL-terminated */

@@ -217,6 +217,11 @@ static void render_workers(FILE *out, const struct sample_set *set)
 	for (size_t i = 0; i < set->n; i++)
 		sample(out, "nestlet_workers_frozen", &set->targets[i], "", "",
 			set->targets[i].stats.paused);
+	family(out, "nestlet_workers_prefetched", "gauge",
+		"Clones on standby that have what their first request will write to copied.");
+	for (size_t i = 0; i < set->n; i++)
+		sample(out, "nestlet_workers_prefetched", &set->targets[i], "", "",
+			set->targets[i].stats.prefetched);
 	family(out, "nestlet_workers_memory_bytes", "gauge",
 		"Memory of the workers as measured within seconds: private, what their end would "
 		"give back; shared, mapped from files; standby, the private of clones on standby.");

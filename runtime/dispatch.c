@@ -731,6 +731,7 @@ static bool count_worker(void *arg, struct nest_worker *worker)
 	stats->workers[one.state]++;
 	stats->in_flight += one.in_flight;
 	stats->paused += nest_worker_is_paused(worker);
+	stats->prefetched += one.prefetched && one.state == NEST_WORKER_STANDBY;
 	stats->private_bytes += one.private_bytes;
 	stats->shared_bytes += one.shared_bytes;
 	if (one.state == NEST_WORKER_STANDBY)

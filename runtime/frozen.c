@@ -71,6 +71,8 @@ void nest_frozen_back_off(
 static void stand(struct nest_frozen *frozen, uint64_t bytes, uint64_t made_s)
 {
 	frozen->state = NEST_FROZEN_STANDS;
+	frozen->learnt = false;
+	frozen->generation++;
 	frozen->stats.bytes = bytes;
 	frozen->stats.made_s = made_s;
 	nest_standby_look(services_of(frozen));
@@ -289,6 +291,21 @@ void nest_frozen_restored(struct nest_frozen *frozen)
 	frozen->pause_ms = 0;
 	frozen->stats.restores_total++;
 	nest_freezer_prove(frozen->freezer);
+}
+
+uint32_t nest_frozen_generation(const struct nest_frozen *frozen)
+{
+	return frozen->generation;
+}
+
+bool nest_frozen_is_learnt(const struct nest_frozen *frozen)
+{
+	return frozen->learnt;
+}
+
+void nest_frozen_set_learnt(struct nest_frozen *frozen)
+{
+	frozen->learnt = true;
 }
 
 void nest_frozen_timed(struct nest_frozen *frozen, uint64_t us)

@@ -71,6 +71,13 @@ bool nest_frozen_is_pending(const struct nest_frozen *frozen);
 /* A clone of it is ready. */
 void nest_frozen_restored(struct nest_frozen *frozen);
 
+/* How often its snapshot has come to stand: clones of different ones are not alike. */
+uint32_t nest_frozen_generation(const struct nest_frozen *frozen);
+
+/* Whether the spawner was told to learn the working set of its snapshot: nest_snapshot_learn(). */
+bool nest_frozen_is_learnt(const struct nest_frozen *frozen);
+void nest_frozen_set_learnt(struct nest_frozen *frozen);
+
 /* A restore of it took @us: of a clone that is ready, or stands by. */
 void nest_frozen_timed(struct nest_frozen *frozen, uint64_t us);
 

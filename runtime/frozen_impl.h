@@ -30,7 +30,9 @@ struct nest_frozen {
 	struct nest_tally tally;      /* which is not counted with those that serve */
 	enum nest_frozen_state state;
 	bool ended;
-	bool sought;	   /* it is to be made here */
+	bool sought; /* it is to be made here */
+	bool learnt; /* its working set */
+	uint32_t generation;
 	uint32_t plain;	   /* so many of the next starts are plain: their restore failed */
 	uint32_t failures; /* of restores, in a row */
 	uint32_t pause_ms;

@@ -57,6 +57,7 @@ struct nest_host_config {
 	uint32_t hook_timeout_ms;	/* of a function's hooks around its snapshot */
 	uint64_t standby_bytes;		/* memory of clones that stand by; 0: none do */
 	uint32_t standby_per_function;
+	uint32_t standby_prefetched; /* clones that stand by with what they will write to copied */
 	/* code cache */
 	uint64_t cache_bytes;
 	uint64_t code_bytes; /* one function's code, unpacked */
@@ -318,6 +319,7 @@ struct nest_target_stats {
 	bool live;
 	uint32_t workers[NEST_WORKER_STATES];
 	uint32_t paused;	/* of the idle ones */
+	uint32_t prefetched;	/* of those that stand by */
 	uint64_t private_bytes; /* of all of them, as last measured */
 	uint64_t shared_bytes;	/* the same; what two workers share counts for each */
 	uint64_t standby_bytes; /* private, of those that stand by */
@@ -352,7 +354,8 @@ struct nest_worker_stats {
 	uint64_t id;
 	pid_t pid;
 	enum nest_worker_state state;
-	bool paused; /* idle, and frozen until its next request */
+	bool prefetched; /* while it stood by what its first request writes to was copied */
+	bool paused;	 /* idle, and frozen until its next request */
 	uint32_t in_flight;
 	uint64_t requests_total;
 	uint64_t age_ms;

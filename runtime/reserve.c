@@ -33,11 +33,13 @@ struct nest_reserve {
 	struct nest_worker_link *workers;
 	bool open;
 	uint64_t used_us;
-	uint64_t burst_us; /* the present burst's begin */
+	uint64_t burst_us;  /* the present burst's begin */
+	uint64_t before_us; /* the one's before */
 	uint32_t burst;
 	uint32_t most; /* of a burst */
 	uint64_t most_us;
-	uint64_t bytes_each; /* of the last that was measured */
+	uint64_t bytes_each;	   /* of the last that was measured */
+	uint64_t bytes_prefetched; /* of the last such one */
 	uint64_t pause_us;
 	uint64_t paused_until_us;
 };
@@ -102,6 +104,7 @@ static void note_start(struct nest_reserve *reserve)
 
 	reserve->used_us = now_us;
 	if (now_us - reserve->burst_us > BURST_US) {
+		reserve->before_us = reserve->burst_us;
 		reserve->burst_us = now_us;
 		reserve->burst = 0;
 	}
@@ -132,6 +135,20 @@ static struct nest_worker *find(const struct nest_reserve *reserve)
 	return restoring;
 }
 
+/* What @worker took says what the next one will. */
+static void note_bytes(struct nest_reserve *reserve, const struct nest_worker *worker)
+{
+	struct nest_worker_stats stats;
+
+	nest_worker_stats(worker, &stats);
+	if (stats.private_bytes == 0)
+		return;
+	if (stats.prefetched)
+		reserve->bytes_prefetched = stats.private_bytes;
+	else
+		reserve->bytes_each = stats.private_bytes;
+}
+
 struct nest_worker *nest_reserve_take(struct nest_reserve *reserve)
 {
 	struct nest_worker *worker = find(reserve);
@@ -140,25 +157,29 @@ struct nest_worker *nest_reserve_take(struct nest_reserve *reserve)
 	nest_standby_look(reserve->services);
 	if (!worker)
 		return NULL;
+	note_bytes(reserve, worker);
 	DL_DELETE(reserve->workers, nest_worker_link(worker));
 	return worker;
 }
 
 /* ---- more and fewer ---- */
 
-int nest_reserve_add(struct nest_reserve *reserve)
+int nest_reserve_add(struct nest_reserve *reserve, bool prefetch)
 {
-	const char *key = reserve->plan->frozen ? nest_frozen_key(reserve->plan->frozen) : NULL;
+	const struct nest_worker_ahead ahead = {
+		.key = reserve->plan->frozen ? nest_frozen_key(reserve->plan->frozen) : NULL,
+		.prefetch = prefetch,
+	};
 	struct nest_err err = NEST_ERR_INIT;
 	struct nest_worker *worker;
 	int r;
 
-	if (!key)
+	if (!ahead.key)
 		return -ENOENT;
 	if (!nest_room_has(reserve->dispatch))
 		return -EAGAIN;
 	r = nest_worker_start_standby(
-		reserve->services, reserve->plan, key, &worker_events, reserve, &worker, &err);
+		reserve->services, reserve->plan, &ahead, &worker_events, reserve, &worker, &err);
 	if (r < 0 && r != -EAGAIN)
 		reserve->paused_until_us = nest_clock_mono_us() + PAUSE_MIN_US;
 	if (r < 0)
@@ -180,6 +201,20 @@ bool nest_reserve_drop(struct nest_reserve *reserve, bool for_cell)
 	}
 	nest_worker_kill(worker, NEST_FAILURE_CANCELLED, "its place is needed");
 	return true;
+}
+
+void nest_reserve_drop_prefetched(struct nest_reserve *reserve)
+{
+	struct nest_worker_link *link;
+
+	DL_FOREACH(reserve->workers, link) {
+		if (nest_worker_is_standing(link->worker) &&
+			nest_worker_is_prefetched(link->worker)) {
+			nest_worker_kill(link->worker, NEST_FAILURE_CANCELLED,
+				"another function starts more often");
+			return;
+		}
+	}
 }
 
 void nest_reserve_clear(struct nest_reserve *reserve, const char *message)
@@ -222,7 +257,11 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 	*ret = (struct nest_reserve_view){
 		.dispatch = reserve->dispatch,
 		.used_us = reserve->used_us,
+		.started_us = reserve->burst_us,
+		.before_us = reserve->before_us,
+		.learnt = frozen && nest_frozen_is_learnt(frozen),
 		.bytes_each = reserve->bytes_each,
+		.bytes_prefetched = reserve->bytes_prefetched,
 	};
 	DL_FOREACH(reserve->workers, link) {
 		struct nest_worker_stats stats;
@@ -230,6 +269,7 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 		nest_worker_stats(link->worker, &stats);
 		if (stats.state != NEST_WORKER_STANDBY)
 			continue; /* on its way out */
+		ret->prefetched += stats.prefetched;
 		if (!nest_worker_is_standing(link->worker)) {
 			ret->restoring++;
 			continue;
@@ -238,7 +278,8 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 		ret->bytes += stats.private_bytes;
 		ret->unmeasured |= stats.private_bytes == 0;
 		if (stats.private_bytes)
-			ret->bytes_each = stats.private_bytes;
+			*(stats.prefetched ? &ret->bytes_prefetched : &ret->bytes_each) =
+				stats.private_bytes;
 	}
 	ret->unwanted = !reserve->open || !frozen || !nest_frozen_key(frozen);
 	if (ret->unwanted)

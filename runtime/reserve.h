@@ -49,12 +49,17 @@ struct nest_reserve_view {
 	struct nest_dispatch *dispatch;
 	uint32_t standing;
 	uint32_t restoring;
-	uint32_t wanted;       /* 0: none can be, or may be just now */
-	bool unwanted;	       /* it is called no more, or has no snapshot */
-	uint64_t used_us;      /* when it was used last */
-	bool unmeasured;       /* one that stands was not measured yet */
-	uint64_t bytes;	       /* measured, of all that stand */
-	uint64_t bytes_each;   /* what one more would take, as far as is known; 0: not known */
+	uint32_t wanted;	   /* 0: none can be, or may be just now */
+	bool unwanted;		   /* it is called no more, or has no snapshot */
+	uint64_t used_us;	   /* when it was used last */
+	uint64_t started_us;	   /* when its last burst of starts began; 0: there was none */
+	uint64_t before_us;	   /* the same of the burst before */
+	uint32_t prefetched;	   /* of those that stand, or are being restored */
+	bool learnt;		   /* it is known what one more would have to copy ahead */
+	bool unmeasured;	   /* one that stands was not measured yet */
+	uint64_t bytes;		   /* measured, of all that stand */
+	uint64_t bytes_each;	   /* what one more would take, as far as is known; 0: not known */
+	uint64_t bytes_prefetched; /* the same of one that is prefetched */
 	uint64_t wanted_at_us; /* where it may have none just now: when it may; 0: not by waiting */
 };
 void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_view *ret);
@@ -62,11 +67,17 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 /* Measures those that stand and never were; their reserve is looked at again then. */
 void nest_reserve_measure(struct nest_reserve *reserve);
 
-/* Has one more restored. -EAGAIN: there is no cell or memory for it; -ENOENT: no snapshot. */
-int nest_reserve_add(struct nest_reserve *reserve);
+/*
+ * Has one more restored; @prefetch: with what its first request will write to copied. -EAGAIN: there is no
+ * cell or memory for it; -ENOENT: no snapshot.
+ */
+int nest_reserve_add(struct nest_reserve *reserve, bool prefetch);
 
 /* Ends one; @for_cell: since somebody waits for its cell. False: there is none. */
 bool nest_reserve_drop(struct nest_reserve *reserve, bool for_cell);
+
+/* Ends one that stands and is prefetched, if there is one. */
+void nest_reserve_drop_prefetched(struct nest_reserve *reserve);
 
 /* Links for who keeps them in a list. */
 struct nest_reserve_link {

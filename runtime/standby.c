@@ -45,7 +45,14 @@ struct survey {
 	uint64_t bytes_each;
 	struct nest_reserve *first; /* of those that want one more, the one used last */
 	uint64_t first_us;
-	uint64_t first_bytes;
+	uint64_t first_before_us; /* its start before the last */
+	uint64_t first_bytes;	  /* what it would take, plain and prefetched; 0: not known */
+	uint64_t first_bytes_prefetched;
+	bool first_learnt;
+	uint32_t prefetched;
+	struct nest_reserve
+		*stalest; /* of those with a prefetched one, the one that started longest ago */
+	uint64_t stalest_us;
 	struct nest_reserve *last; /* of those that have one, the one used longest ago */
 	uint64_t last_us;
 	uint64_t wanted_at_us;
@@ -60,12 +67,20 @@ static void add_view(
 	survey->standing += view->standing;
 	survey->restoring += view->restoring;
 	survey->busy |= nest_dispatch_is_starting(view->dispatch);
+	survey->prefetched += view->prefetched;
 	if (view->bytes_each)
 		survey->bytes_each = view->bytes_each;
 	if (view->wanted > have && (!survey->first || view->used_us > survey->first_us)) {
 		survey->first = reserve;
 		survey->first_us = view->used_us;
+		survey->first_before_us = view->before_us;
 		survey->first_bytes = view->bytes_each;
+		survey->first_bytes_prefetched = view->bytes_prefetched;
+		survey->first_learnt = view->learnt;
+	}
+	if (view->prefetched > 0 && (!survey->stalest || view->started_us < survey->stalest_us)) {
+		survey->stalest = reserve;
+		survey->stalest_us = view->started_us;
 	}
 	if (view->standing > 0 && (!survey->last || view->used_us < survey->last_us)) {
 		survey->last = reserve;
@@ -110,12 +125,31 @@ static bool has_cell(const struct nest_standby *standby)
 	return standby->services->workers + config->max_cells / MARGIN + 1 < config->max_cells;
 }
 
-static bool fits(const struct nest_standby *standby, const struct survey *survey)
+static bool fits(const struct nest_standby *standby, const struct survey *survey, bool prefetch)
 {
 	uint64_t more = survey->first_bytes ? survey->first_bytes : survey->bytes_each;
 
-	return survey->bytes + (more ? more : GUESS_BYTES) <=
-	       standby->services->config->standby_bytes;
+	if (more == 0)
+		more = GUESS_BYTES;
+	if (prefetch)
+		more = survey->first_bytes_prefetched ? survey->first_bytes_prefetched
+						      : more + GUESS_BYTES;
+	return survey->bytes + more <= standby->services->config->standby_bytes;
+}
+
+/*
+ * Those that are prefetched are as few as configured. Who has one keeps it, unless another has started twice
+ * since: by the last start but one (LRU-2: O'Neil and others, SIGMOD 1993) functions that each
+ * start once in a while take none from each other, which would be a restore in vain for each start.
+ */
+static bool earns_prefetch(const struct nest_standby *standby, const struct survey *survey)
+{
+	uint32_t most = standby->services->config->standby_prefetched;
+
+	if (!survey->first_learnt || most == 0)
+		return false;
+	return survey->prefetched < most ||
+	       (survey->stalest != survey->first && survey->stalest_us < survey->first_before_us);
 }
 
 /* Over its budget, since a clone was larger than expected. */
@@ -130,9 +164,10 @@ static void shrink(struct nest_standby *standby, struct survey *survey)
 static void refill(struct nest_standby *standby, const struct survey *survey)
 {
 	const struct nest_services *services = standby->services;
+	bool prefetch = earns_prefetch(standby, survey) && fits(standby, survey, true);
 	int r;
 
-	if (!fits(standby, survey) || !has_cell(standby)) {
+	if (!fits(standby, survey, prefetch) || !has_cell(standby)) {
 		/* who was used before it gives way; its end is the next look */
 		if (survey->last && survey->last_us < survey->first_us &&
 			survey->last != survey->first)
@@ -143,7 +178,9 @@ static void refill(struct nest_standby *standby, const struct survey *survey)
 		look_at(standby, nest_clock_mono_us() + NO_CELL_US);
 		return;
 	}
-	r = nest_reserve_add(survey->first);
+	if (prefetch && survey->prefetched >= services->config->standby_prefetched)
+		nest_reserve_drop_prefetched(survey->stalest);
+	r = nest_reserve_add(survey->first, prefetch);
 	/* what makes room is a reason to look, too */
 	if (r < 0 && r != -EAGAIN)
 		nest_standby_look(standby->services);

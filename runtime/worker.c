@@ -567,8 +567,9 @@ static int climb(struct nest_worker *worker, struct nest_cell_spec *cell, struct
 			      : start_plainly(worker, cell, err);
 }
 
-/* With @standby_key it is to stand by. */
-static int bring_up(struct nest_worker *worker, const char *standby_key, struct nest_err *err)
+/* With @ahead it is to stand by. */
+static int bring_up(
+	struct nest_worker *worker, const struct nest_worker_ahead *ahead, struct nest_err *err)
 {
 	const struct nest_worker_plan *plan = worker->plan;
 	char hostname[NEST_FUNCTION_NAME_MAX];
@@ -578,18 +579,21 @@ static int bring_up(struct nest_worker *worker, const char *standby_key, struct 
 	name_host(plan->spec, hostname);
 	describe_cell(plan, &cell);
 	cell.hostname = hostname;
-	worker->standby = standby_key != NULL;
 	worker->source = plan->frozen;
-	cell.standby = worker->standby;
-	r = standby_key ? nest_worker_restore(worker, &cell, &cell_events, standby_key, err)
-			: climb(worker, &cell, err);
+	if (ahead) {
+		worker->standby = cell.standby = true;
+		worker->prefetched = cell.prefetch = ahead->prefetch;
+		r = nest_worker_restore(worker, &cell, &cell_events, ahead->key, err);
+	} else {
+		r = climb(worker, &cell, err);
+	}
 	if (r < 0)
 		nest_err_wrap(err, "start a worker of function '%s'", plan->spec->name);
 	return r;
 }
 
 static int start(struct nest_services *services, const struct nest_worker_plan *plan,
-	const char *standby_key, const struct nest_worker_events *events, void *arg,
+	const struct nest_worker_ahead *ahead, const struct nest_worker_events *events, void *arg,
 	struct nest_worker **ret, struct nest_err *err)
 {
 	struct nest_worker *worker;
@@ -612,7 +616,7 @@ static int start(struct nest_services *services, const struct nest_worker_plan *
 	worker->start_us = nest_clock_mono_us();
 	nest_services_hold(services);
 	worker->open_handles = 1; /* its cell's: a clone that fails may never have another */
-	r = bring_up(worker, standby_key, err);
+	r = bring_up(worker, ahead, err);
 	if (r < 0) {
 		close_handles(worker);
 		on_closed(worker);
@@ -639,8 +643,8 @@ int nest_worker_start(struct nest_services *services, const struct nest_worker_p
 }
 
 int nest_worker_start_standby(struct nest_services *services, const struct nest_worker_plan *plan,
-	const char *key, const struct nest_worker_events *events, void *arg,
+	const struct nest_worker_ahead *ahead, const struct nest_worker_events *events, void *arg,
 	struct nest_worker **ret, struct nest_err *err)
 {
-	return start(services, plan, key, events, arg, ret, err);
+	return start(services, plan, ahead, events, arg, ret, err);
 }

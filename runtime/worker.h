@@ -95,13 +95,22 @@ int nest_worker_start(struct nest_services *services, const struct nest_worker_p
 	const struct nest_worker_events *events, void *arg, struct nest_worker **ret,
 	struct nest_err *err);
 
+/* One that is to stand by. */
+struct nest_worker_ahead {
+	const char *key; /* of the snapshot of its plan's that it is restored from; borrowed */
+	bool prefetch;	 /* what its first request writes to is copied ahead, as far as is known */
+};
+
 /*
- * Starts one that is to stand by: restored from snapshot @key of the plan's, and frozen before it is
- * told that it is a clone. standing or ended follows. Errors as nest_worker_start()'s.
+ * Starts one that is to stand by: restored, and frozen before it is told that it is a clone. standing or
+ * ended follows. Errors as nest_worker_start()'s.
  */
 int nest_worker_start_standby(struct nest_services *services, const struct nest_worker_plan *plan,
-	const char *key, const struct nest_worker_events *events, void *arg,
+	const struct nest_worker_ahead *ahead, const struct nest_worker_events *events, void *arg,
 	struct nest_worker **ret, struct nest_err *err);
+
+/* Whether it was started with @prefetch. */
+bool nest_worker_is_prefetched(const struct nest_worker *worker);
 
 /* One that stands by, or is about to, becomes ready; it is @events' and @arg's from now on. */
 void nest_worker_wake(

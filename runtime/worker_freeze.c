@@ -273,6 +273,7 @@ int nest_worker_restore(struct nest_worker *worker, const struct nest_cell_spec 
 	int r;
 
 	worker->clone = true;
+	worker->generation = nest_frozen_generation(worker->source);
 	worker->greeted = true; /* its HELLO was the frozen worker's */
 	r = nest_snapshot_restore(
 		worker->services->sandbox, cell, key, events, on_wired, worker, &worker->cell, err);
@@ -346,4 +347,16 @@ void nest_worker_wake(
 	}
 	if (worker->wired && send_restored(worker, &err) < 0)
 		nest_worker_doom(worker, NEST_RESTART_PROTOCOL, nest_err_text(&err));
+}
+
+void nest_worker_note_answer(struct nest_worker *worker)
+{
+	worker->answered = true;
+	/* one of the runtime's has loaded its function in addition, as no clone on standby will */
+	if (!worker->clone || worker->bare || !worker->services->standby ||
+		nest_frozen_generation(worker->source) != worker->generation ||
+		nest_frozen_is_learnt(worker->source))
+		return;
+	if (nest_snapshot_learn(worker->cell) == 0)
+		nest_frozen_set_learnt(worker->source);
 }

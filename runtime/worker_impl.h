@@ -52,15 +52,17 @@ struct nest_worker {
 	struct nest_deadline pause_deadline;
 	uint64_t pinged_us; /* an unanswered PING's time; 0: none */
 
-	bool clone;   /* it is restored, not started */
-	bool bare;    /* from its runtime's snapshot, so that INIT is still to come */
-	bool born;    /* its process runs */
-	bool rested;  /* it has come to rest, which is still to be told */
-	bool standby; /* it is restored, or was, to stand by, and not woken */
-	bool stood;   /* it did, so that its snapshot is no part of its end */
-	bool wired;   /* its channel is there: it can be told that it is a clone */
-	bool paused;  /* its cell is frozen */
-	bool greeted; /* HELLO came */
+	bool clone;	 /* it is restored, not started */
+	bool bare;	 /* from its runtime's snapshot, so that INIT is still to come */
+	bool born;	 /* its process runs */
+	bool rested;	 /* it has come to rest, which is still to be told */
+	bool standby;	 /* it is restored, or was, to stand by, and not woken */
+	bool prefetched; /* what its first request writes to was copied ahead, if that was known */
+	bool answered;	 /* its first request is over */
+	bool stood;	 /* it did, so that its snapshot is no part of its end */
+	bool wired;	 /* its channel is there: it can be told that it is a clone */
+	bool paused;	 /* its cell is frozen */
+	bool greeted;	 /* HELLO came */
 	bool leave_when_idle;
 	bool leaving; /* it was sent DRAIN */
 	bool stuck;   /* it holds a slot past its grace: it goes when it has nothing else to do */
@@ -74,6 +76,7 @@ struct nest_worker {
 	uint64_t shared_bytes;
 	uint64_t cpu_us;
 	struct nest_frozen *source; /* what it is a clone of, whatever its plan says by now */
+	uint32_t generation;	    /* of that one's snapshot */
 	void (*measured)(void *arg);
 	void *measured_arg;
 	void (*dumped)(void *arg, uint64_t bytes, const struct nest_err *why);
@@ -104,6 +107,9 @@ void nest_worker_fail_open(
 
 /* It holds @bytes of the host's memory, from now on. */
 void nest_worker_charge(struct nest_worker *worker, uint64_t bytes);
+
+/* Its first request is over: what that has touched says what those of other clones will. */
+void nest_worker_note_answer(struct nest_worker *worker);
 
 /* Whether it has had the one request that a worker of its function gets. */
 bool nest_worker_is_spent(const struct nest_worker *worker);

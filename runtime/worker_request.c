@@ -149,6 +149,8 @@ void nest_worker_slot_freed(struct nest_worker *worker)
 	}
 	if (worker->stage != NEST_WORKER_STAGE_READY)
 		return;
+	if (!worker->answered)
+		nest_worker_note_answer(worker);
 	if (nest_worker_is_spent(worker)) {
 		nest_worker_leave(worker);
 		return;

@@ -51,6 +51,11 @@ struct nest_worker_link *nest_worker_link(struct nest_worker *worker)
 	return &worker->link;
 }
 
+bool nest_worker_is_prefetched(const struct nest_worker *worker)
+{
+	return worker->prefetched;
+}
+
 bool nest_worker_is_standing(const struct nest_worker *worker)
 {
 	return worker->stage == NEST_WORKER_STAGE_STANDBY;
@@ -102,6 +107,7 @@ void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stat
 		.pid = worker->pid,
 		.state = nest_worker_state(worker),
 		.paused = worker->paused,
+		.prefetched = worker->prefetched,
 		.in_flight = worker->streams.open,
 		.requests_total = worker->requests_total,
 		.age_ms = (nest_clock_mono_us() - worker->start_us) / 1000,

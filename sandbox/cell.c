@@ -89,7 +89,9 @@ static void fill_numbers(struct nest_message_start *start, const struct nest_cel
 	start->cpu_milli = spec->cpu_milli;
 	start->nofile = spec->nofile;
 	start->snapshot = spec->snapshot;
-	start->standby = spec->standby;
+	start->standby = !spec->standby	  ? NEST_MESSAGE_STANDBY_NOT
+			 : spec->prefetch ? NEST_MESSAGE_STANDBY_COPY
+					  : NEST_MESSAGE_STANDBY_MAP;
 }
 
 static int build_start(struct nest_sandbox *sandbox, const struct nest_cell_spec *spec,

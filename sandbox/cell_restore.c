@@ -27,6 +27,7 @@
 #include "sandbox/snapshot_store.h"
 #include "sandbox/tmp_image.h"
 #include "sandbox/touch.h"
+#include "sandbox/working_set.h"
 
 /* Pids of workers begin above: those below are for PID 1, the restorer and what it forks. */
 #define LAST_PID "1000"
@@ -280,6 +281,13 @@ static int restore(struct nest_cell_step_context *context, int images, int paren
 	return r;
 }
 
+/* The faults that are taken here are spared to the clone's first request. */
+static void prepare_for_request(int images, pid_t pid, enum nest_message_standby how)
+{
+	if (!nest_working_set_fetch(images, pid, how == NEST_MESSAGE_STANDBY_COPY))
+		nest_touch_programs(pid);
+}
+
 pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_err *err)
 {
 	struct nest_cell_init *init = context->init;
@@ -294,6 +302,6 @@ pid_t nest_cell_restore_run(struct nest_cell_step_context *context, struct nest_
 	end_restorer(init);
 	set_last_pid(init, context->start->snapshot ? LAST_CLONED_PID : NULL);
 	if (r == 0 && context->start->standby)
-		nest_touch_programs(pid);
+		prepare_for_request(images, pid, context->start->standby);
 	return r < 0 ? nest_err_wrap(err, "restore") : pid;
 }

@@ -36,7 +36,7 @@ static const struct field fields[] = {
 	FIELD(cpu_milli, 0, 1u << 20),
 	FIELD(nofile, 16, 1u << 20),
 	FIELD(snapshot, 0, 1),
-	FIELD(standby, 0, 1),
+	FIELD(standby, NEST_MESSAGE_STANDBY_NOT, NEST_MESSAGE_STANDBY_COPY),
 	FIELD(argc, 1, NEST_MESSAGE_WORDS_MAX),
 	FIELD(envc, 0, NEST_MESSAGE_WORDS_MAX),
 	FIELD(strings_bytes, 2, NEST_MESSAGE_STRINGS_MAX),

@@ -28,6 +28,7 @@ enum nest_message_type {
 	NEST_MESSAGE_LIST,	/* head */
 	NEST_MESSAGE_FREEZE,	/* head */
 	NEST_MESSAGE_THAW,	/* head */
+	NEST_MESSAGE_LEARN,	/* head */
 	NEST_MESSAGE_EXPORT,	/* struct nest_message_dump; cell 0; a pipe to write to */
 	NEST_MESSAGE_IMPORT,	/* the same; the directory of an unpacked export */
 
@@ -88,6 +89,13 @@ enum nest_message_parent {
 	NEST_MESSAGE_PARENT_BESIDE, /* a mount of it comes, too */
 };
 
+/* What is done ahead for a RESTORE that nobody waits for yet. */
+enum nest_message_standby {
+	NEST_MESSAGE_STANDBY_NOT,  /* somebody does */
+	NEST_MESSAGE_STANDBY_MAP,  /* what the clone will read is mapped */
+	NEST_MESSAGE_STANDBY_COPY, /* and what it will write to is copied */
+};
+
 struct nest_message_start {
 	struct nest_message_head head;
 	uint64_t memory_bytes;
@@ -101,7 +109,7 @@ struct nest_message_start {
 	uint32_t envc;
 	uint32_t strings_bytes;
 	uint32_t snapshot; /* 1: to be dumped, 0 */
-	uint32_t standby;  /* 1: nobody waits for it yet, 0 */
+	uint32_t standby;  /* enum nest_message_standby */
 	/* the spawner's word to the init, of a RESTORE: */
 	uint32_t verify; /* its digests are to be checked */
 	uint32_t parent; /* enum nest_message_parent */

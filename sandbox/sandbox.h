@@ -122,8 +122,10 @@ struct nest_cell_spec {
 	int channel_fd;		 /* becomes fd 3; borrowed */
 	int stdout_fd;		 /* borrowed; stdin is /dev/null */
 	int stderr_fd;		 /* borrowed */
-	bool standby;		 /* of a restore: nobody waits for it, so what it will run of its
-				    programs' files is mapped ahead */
+	bool standby;		 /* of a restore: nobody waits for it, so what it will read of its
+				    memory and programs is mapped ahead */
+	bool prefetch;		 /* of one with @standby: what it will write to is copied, too, as
+				    far as that was learnt: nest_snapshot_learn() */
 	bool snapshot;		 /* this worker is to be dumped: see nest_snapshot_start() */
 	const char *const *argv; /* NULL-terminated; argv[0] absolute in the cell; argv and envp */
 	const char *const *envp; /*   together at most 64 KiB */

@@ -89,6 +89,14 @@ int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_s
 	return r;
 }
 
+int nest_snapshot_learn(struct nest_cell *cell)
+{
+	struct nest_message_head head;
+
+	nest_message_begin(&head, NEST_MESSAGE_LEARN, sizeof(head), cell->id);
+	return nest_client_send(cell->sandbox, &head, NULL, 0, NULL);
+}
+
 int nest_snapshot_forget(struct nest_sandbox *sandbox, const char *key, struct nest_err *err)
 {
 	return send_keyed(sandbox, NEST_MESSAGE_FORGET, 0, key, NULL, -1, err);

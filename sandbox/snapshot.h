@@ -82,6 +82,13 @@ int nest_snapshot_restore(struct nest_sandbox *sandbox, const struct nest_cell_s
 	void *arg, struct nest_cell **ret, struct nest_err *err);
 
 /*
+ * Has the spawner note what @cell, which was restored and has given its first answer, has touched of its memory
+ * and its programs: the working set of its snapshot, which is fetched ahead for clones of it that stand
+ * by. What can't be learnt is let be. -EPIPE: the spawner is lost.
+ */
+int nest_snapshot_learn(struct nest_cell *cell);
+
+/*
  * Removes snapshot @key; one that is missing is fine, one in use goes with its last user, a parent
  * with the last that was made upon it.
  */

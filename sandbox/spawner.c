@@ -148,6 +148,15 @@ static void on_freeze(struct nest_spawner *spawner, bool frozen)
 		nest_spawner_cell_freeze(spawner, cell, frozen);
 }
 
+static void on_learn(struct nest_spawner *spawner)
+{
+	const struct nest_spawner_cell *cell = nest_spawner_cell_find(spawner, request.head.cell);
+
+	if (cell && request.head.cell != 0 && cell->state == NEST_SPAWNER_CELL_RUNNING &&
+		!cell->starting)
+		nest_spawner_snapshot_learn(spawner, cell);
+}
+
 static void on_measure(struct nest_spawner *spawner)
 {
 	struct nest_spawner_cell *cell = nest_spawner_cell_find(spawner, request.head.cell);
@@ -207,6 +216,8 @@ static void on_request(struct nest_spawner *spawner, size_t n, const int *fds, s
 	} else if (bare && (request.head.type == NEST_MESSAGE_FREEZE ||
 				   request.head.type == NEST_MESSAGE_THAW)) {
 		on_freeze(spawner, request.head.type == NEST_MESSAGE_FREEZE);
+	} else if (bare && request.head.type == NEST_MESSAGE_LEARN) {
+		on_learn(spawner);
 	} else if (bare && request.head.type == NEST_MESSAGE_MEASURE) {
 		on_measure(spawner);
 	} else if (head && nfds == 1 && request.head.type == NEST_MESSAGE_MOUNT) {

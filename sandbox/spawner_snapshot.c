@@ -18,6 +18,7 @@
 #include "sandbox/selftest.h"
 #include "sandbox/snapshot_dump.h"
 #include "sandbox/spawner_cell.h"
+#include "sandbox/working_set.h"
 
 #define PROOF_MS 5000
 
@@ -359,6 +360,25 @@ void nest_spawner_snapshot_list(struct nest_spawner *spawner)
 		if (!entry)
 			return;
 	}
+}
+
+void nest_spawner_snapshot_learn(struct nest_spawner *spawner, const struct nest_spawner_cell *cell)
+{
+	struct nest_snapshot_store_entry *entry =
+		cell->key[0] ? nest_snapshot_store_find(&spawner->store, cell->key) : NULL;
+	struct nest_err err = NEST_ERR_INIT;
+	nest_autoclose int dir = -1;
+	int r;
+
+	/* another one may have taken its name, whose memory lies elsewhere */
+	if (!entry || entry->forgotten ||
+		memcmp(entry->sha256, cell->sha256, sizeof(entry->sha256)) != 0)
+		return;
+	r = nest_snapshot_store_use(&spawner->store, entry, &dir, &err);
+	if (r == 0)
+		r = nest_working_set_learn(spawner->proc, cell->worker, dir, &err);
+	if (r < 0)
+		nest_log(NEST_LOG_DEBUG, "spawner", "%s", nest_err_text(&err));
 }
 
 /* A detached mount of the directory of @entry. */

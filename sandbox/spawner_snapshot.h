@@ -36,6 +36,10 @@ void nest_spawner_snapshot_forget(
 	struct nest_spawner *spawner, const struct nest_message_dump *dump);
 void nest_spawner_snapshot_list(struct nest_spawner *spawner);
 
+/* Notes the working set of @cell, if it was restored from a snapshot that is still the store's. */
+void nest_spawner_snapshot_learn(
+	struct nest_spawner *spawner, const struct nest_spawner_cell *cell);
+
 /* Detached read-only mounts of a snapshot and of what it was made upon; -1: nothing. */
 struct nest_spawner_snapshot_mounts {
 	int images;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sandbox/touch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -16,12 +17,6 @@
 #include "base/cleanup.h"
 #include "sandbox/image_rewrite.h"
 
-/*
- * A read of another process's memory has the kernel fault the page in for that process; around it, as
- * for any fault on a file, what else of BLOCK_BYTES is in memory. So one byte of each block will do.
- */
-#define BLOCK_BYTES 65536u
-#define BATCH 256 /* bytes of one read; at most IOV_MAX */
 #define AREA_BYTES_MAX (256u << 20)
 
 struct area {
@@ -47,22 +42,36 @@ static bool parse(const char *line, struct area *ret)
 	return strncmp(ret->path, NEST_IMAGE_REWRITE_DIR "/", sizeof(NEST_IMAGE_REWRITE_DIR)) != 0;
 }
 
-static void read_bytes(pid_t pid, struct iovec *remote, size_t n)
+void nest_touch_end(struct nest_touch *touch)
 {
-	char bytes[BATCH];
-	struct iovec local = { .iov_base = bytes, .iov_len = n };
+	char bytes[NEST_TOUCH_BATCH];
+	size_t done = 0;
 
-	/* a page that can't be had ends the read, and is none of our business */
-	if (n > 0 && process_vm_readv(pid, &local, 1, remote, n, 0) < 0)
-		return;
+	while (done < touch->n) {
+		struct iovec local = { .iov_base = bytes, .iov_len = touch->n - done };
+		ssize_t n = process_vm_readv(
+			touch->pid, &local, 1, touch->bytes + done, touch->n - done, 0);
+
+		if (n < 0 && errno != EFAULT)
+			break;
+		/* one that can't be read ends the call, or fails it as its first */
+		done += n > 0 ? (size_t)n : 1;
+	}
+	touch->n = 0;
+}
+
+void nest_touch_byte(struct nest_touch *touch, uint64_t at)
+{
+	touch->bytes[touch->n++] = (struct iovec){ .iov_base = (void *)at, .iov_len = 1 };
+	if (touch->n == NEST_TOUCH_BATCH)
+		nest_touch_end(touch);
 }
 
 /* @resident has a byte for each page. */
 static void touch_resident(pid_t pid, const struct area *area, const unsigned char *resident)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), npages = (area->end - area->begin) / page;
-	struct iovec remote[BATCH];
-	size_t n = 0;
+	struct nest_touch touch = { .pid = pid };
 
 	for (size_t i = 0; i < npages;) {
 		unsigned long at = area->begin + i * page;
@@ -71,15 +80,11 @@ static void touch_resident(pid_t pid, const struct area *area, const unsigned ch
 			i++;
 			continue;
 		}
-		remote[n++] = (struct iovec){ .iov_base = (void *)at, .iov_len = 1 };
-		if (n == BATCH) {
-			read_bytes(pid, remote, n);
-			n = 0;
-		}
+		nest_touch_byte(&touch, at);
 		/* on to the next block */
-		i += (BLOCK_BYTES - at % BLOCK_BYTES) / page;
+		i += (NEST_TOUCH_BLOCK_BYTES - at % NEST_TOUCH_BLOCK_BYTES) / page;
 	}
-	read_bytes(pid, remote, n);
+	nest_touch_end(&touch);
 }
 
 static void touch_area(pid_t pid, const struct area *area)

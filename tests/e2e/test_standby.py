@@ -161,7 +161,7 @@ def test_a_failing_hook_at_the_waking_costs_no_request(standby_host):
 
 def test_they_keep_to_their_memory_and_those_used_last_stand(make_host):
     budget = 3 * MB // 2  # of which three take most
-    host = make_host(with_standby(memory=budget))
+    host = make_host(with_standby(memory=budget, prefetched=0))
     names = [f"f{n}" for n in range(5)]
     for name in names:
         deploy(host, "nodejs", name, "exports.handler = async () => 'served';")
