@@ -6,31 +6,14 @@
 
 #include "base/err.h"
 #include "loader/decode.h"
+#include "tests/fuzz/pieces.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-struct input {
-	const uint8_t *bytes;
-	size_t n;
-	size_t at;
-};
-
-static ssize_t read_input(void *arg, const void **ret_bytes)
-{
-	struct input *input = arg;
-	size_t n = input->n - input->at;
-
-	if (n > 700)
-		n = 700;
-	*ret_bytes = input->bytes + input->at;
-	input->at += n;
-	return (ssize_t)n;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-	struct input input = { .bytes = bytes, .n = n };
-	struct nest_unpack_source source = { .read = read_input, .arg = &input };
+	struct pieces pieces = { .bytes = bytes, .n = n };
+	const struct nest_unpack_source source = pieces_source(&pieces, false);
 	enum nest_decode_kind kind = nest_decode_kind(bytes, n);
 	nest_autodecode struct nest_decode *decode = NULL;
 	struct nest_err err = NEST_ERR_INIT;

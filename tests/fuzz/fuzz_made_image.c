@@ -21,6 +21,7 @@
 #include "loader/unpack.h"
 #include "loader/unpack_frames.h"
 #include "tests/fuzz/draft_check.h"
+#include "tests/fuzz/pieces.h"
 #include "tests/unit/loader/made.h"
 
 #define SIZES 4u
@@ -30,29 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 static const struct nest_draft_limits limits = { .max_bytes = 100000, .max_entries = 30 };
 
-struct input {
-	const char *bytes;
-	size_t n;
-	size_t at;
-};
-
-/* In pieces, so that frames that span two of them are met too. */
-static ssize_t read_input(void *arg, const void **ret_bytes)
-{
-	struct input *input = arg;
-	size_t n = input->n - input->at;
-
-	if (n > 700)
-		n = 700;
-	*ret_bytes = input->bytes + input->at;
-	input->at += n;
-	return (ssize_t)n;
-}
-
 static int unpack(struct nest_buf *artifact, struct nest_draft *draft, struct nest_err *err)
 {
-	struct input input = { .bytes = nest_buf_bytes(artifact), .n = artifact->len };
-	const struct nest_unpack_source source = { .read = read_input, .arg = &input };
+	struct pieces pieces = { .bytes = nest_buf_bytes(artifact), .n = artifact->len };
+	const struct nest_unpack_source source = pieces_source(&pieces, false);
 
 	return nest_unpack_run(&source, draft, err);
 }
