@@ -214,8 +214,9 @@ class Host:
         """Whether the config brings functions, which only it can take away."""
         return bool(self.config.get("functions") or self.config.get("functionsDir"))
 
-    def settled_fds(self):
-        """How many descriptors there are once the prepared cells are made and no connection of ours is open."""
+    def settled_fds(self, running=0):
+        """How many descriptors there are once the prepared cells are made beside those that are running, and no
+        connection of ours is open."""
         prepared = self.config.get("cells", {}).get("prepared", 2)
 
         def settled():
@@ -230,7 +231,7 @@ class Host:
             return [p for p, (parent, _) in processes().items() if parent == pid]
 
         wait_for(settled, "the prepared cells are made")
-        wait_for(lambda: len(children_of(self.spawner_pid())) == prepared, "CRIU's libraries are tried")
+        wait_for(lambda: len(children_of(self.spawner_pid())) == prepared + running, "CRIU's libraries are tried")
         return self.fds()
 
     @property

@@ -458,22 +458,32 @@ def footprint(host):
     }
 
 
-def test_rounds_of_clones_leak_nothing(make_host):
-    host = make_host(ON)
+def await_one_on_standby(host):
+    """None is being restored any more, so that descriptors and mounts can be counted."""
+    wait_for(lambda: [w["pid"] > 0 for w in host.workers(standby=True) if w["state"] == "standby"] == [True],
+             "one stands by")
+
+
+@pytest.mark.parametrize("standby", [{"memory": 0}, {"perFunction": 1}], ids=["restored", "on-standby"])
+def test_rounds_of_clones_leak_nothing(make_host, standby):
+    host = make_host({**ON, "standby": standby})
     deploy(host, "nodejs", "round", "exports.handler = async () => 'served';",
            workers={"max": 1, "idleMs": 1})
     await_snapshot(host, "round")
-    rounds = int(os.environ.get("NESTLET_ROUNDS", "200"))
-    for _ in range(20):
-        cold(host, "round")
-    quiet(host, "round")
-    host.settled_fds()
+    rounds, standing = int(os.environ.get("NESTLET_ROUNDS", "200")), standby.get("perFunction", 0)
+
+    def start_and_stop(times):
+        for _ in range(times):
+            cold(host, "round")
+            if standing:
+                await_one_on_standby(host)
+        quiet(host, "round")
+        host.settled_fds(running=standing)
+
+    start_and_stop(20)
     before = footprint(host)
     resident = [resident_kb(pid) for pid in (host.pid, host.spawner_pid())]
-    for _ in range(rounds):
-        cold(host, "round")
-    quiet(host, "round")
-    host.settled_fds()
+    start_and_stop(rounds)
     wait_for(lambda: footprint(host) == before, "all is as before")
     for pid, kb in zip((host.pid, host.spawner_pid()), resident):
         assert resident_kb(pid) - kb < 1024, (pid, kb, resident_kb(pid))
