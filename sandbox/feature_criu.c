@@ -50,12 +50,16 @@ bool nest_feature_criu_find(const char *prefix_path, const char *path, char *ret
 	return false;
 }
 
-static _Noreturn void become(const char *path, const char *arg, int out)
+static _Noreturn void become(pid_t keeper, const char *path, const char *arg, int out)
 {
 	const char *argv[] = { path, arg, NULL };
 	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	sigset_t none;
 
+	/* a keeper that is killed ends nobody */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != keeper)
+		_exit(127);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (null < 0 || dup2(null, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
@@ -117,10 +121,10 @@ static void kill_descendants(void)
 static _Noreturn void keep(const char *path, const char *arg, int timeout_ms, int out)
 {
 	uint64_t deadline_us = nest_clock_mono_us() + (uint64_t)timeout_ms * 1000;
+	pid_t keeper = getpid(), pid;
 	bool ended = false;
 	int status = 0;
 	sigset_t child;
-	pid_t pid;
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
@@ -129,7 +133,7 @@ static _Noreturn void keep(const char *path, const char *arg, int timeout_ms, in
 		_exit(127);
 	pid = fork();
 	if (pid == 0)
-		become(path, arg, out);
+		become(keeper, path, arg, out);
 	if (pid > 0)
 		ended = wait_until(pid, deadline_us, &status);
 	if (pid > 0 && !ended)

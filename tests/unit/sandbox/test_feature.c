@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -396,6 +397,47 @@ START_TEST(criu_that_leaves_processes_behind_is_cleaned_up_after)
 }
 END_TEST
 
+/* The pid that a fake has written to file @name by now; 0: none yet. */
+static pid_t noted_pid(const char *name)
+{
+	nest_autofclose FILE *file = NULL;
+	char path[128];
+	int pid = 0;
+
+	snprintf(path, sizeof(path), "%s/%s", fake_dir, name);
+	file = fopen(path, "re");
+	return file && fscanf(file, "%d.", &pid) == 1 ? pid : 0;
+}
+
+/* As the host is that ends while it still tries the machine. */
+START_TEST(criu_ends_with_who_asks_it)
+{
+	char script[256];
+	int status;
+	pid_t asking, keeper, criu;
+
+	/* so that it is ours to reap */
+	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	snprintf(script, sizeof(script),
+		"mkfifo %s/fifo; echo $PPID. >%s/keeper; echo $$. >%s/criu; read x <%s/fifo",
+		fake_dir, fake_dir, fake_dir, fake_dir);
+	asking = fork();
+	if (asking == 0)
+		_exit(judge_fake(script, 600000).yes);
+	while (!(criu = noted_pid("criu")))
+		usleep(1000);
+	keeper = noted_pid("keeper");
+	ck_assert_int_gt(keeper, 0);
+	ck_assert_int_eq(kill(keeper, SIGKILL), 0);
+	/* it is the keeper's until that one is gone */
+	while (waitpid(criu, &status, 0) != criu)
+		usleep(1000);
+	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	ck_assert_int_eq(waitpid(asking, &status, 0), asking);
+	ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 START_TEST(criu_is_found_in_its_prefix_or_on_an_absolute_path)
 {
 	char path[128], found[256];
@@ -434,6 +476,7 @@ int main(void)
 	tcase_add_test(criu, criu_is_judged_by_version_and_check);
 	tcase_add_test(criu, criu_that_floods_or_hangs_is_stopped);
 	tcase_add_test(criu, criu_that_leaves_processes_behind_is_cleaned_up_after);
+	tcase_add_test(criu, criu_ends_with_who_asks_it);
 	tcase_add_test(criu, criu_is_found_in_its_prefix_or_on_an_absolute_path);
 	suite_add_tcase(suite, criu);
 	srunner_run_all(runner, CK_NORMAL);
