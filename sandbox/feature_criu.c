@@ -21,7 +21,8 @@
 #include "sandbox/feature.h"
 
 #define OWN_CRIU "/usr/local/lib/nestlet/criu/bin/criu"
-#define ANSWER_MS 2500 /* twice: version and check */
+#define ORPHANED SIGTERM /* to a keeper: its parent is gone */
+#define ANSWER_MS 2500	 /* twice: version and check */
 
 struct answer {
 	char text[4096]; /* what it printed, on both streams; the rest is thrown away */
@@ -68,13 +69,25 @@ static _Noreturn void become(pid_t keeper, const char *path, const char *arg, in
 	_exit(127);
 }
 
-/* Waits for @pid until @deadline_us; orphans of its are reaped on the way. SIGCHLD is blocked. */
+/* That a keeper waits for, and has blocked. */
+static sigset_t kept_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, ORPHANED);
+	return set;
+}
+
+/*
+ * Waits for @pid until @deadline_us, or until nobody waits for the answer any more; orphans of its are
+ * reaped on the way.
+ */
 static bool wait_until(pid_t pid, uint64_t deadline_us, int *ret_status)
 {
-	sigset_t child;
+	sigset_t signals = kept_signals();
 
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
 	for (;;) {
 		uint64_t now = nest_clock_mono_us();
 		uint64_t left = deadline_us > now ? deadline_us - now : 0;
@@ -91,9 +104,8 @@ static bool wait_until(pid_t pid, uint64_t deadline_us, int *ret_status)
 				return true;
 			}
 		}
-		if (left == 0)
+		if (left == 0 || sigtimedwait(&signals, NULL, &patience) == ORPHANED)
 			return false;
-		sigtimedwait(&child, NULL, &patience);
 	}
 }
 
@@ -118,18 +130,17 @@ static void kill_descendants(void)
  * subreaper the keeper finds and ends them all. It tells how CRIU ended by its own end, SIGALRM
  * being that it didn't in time.
  */
-static _Noreturn void keep(const char *path, const char *arg, int timeout_ms, int out)
+static _Noreturn void keep(pid_t parent, const char *path, const char *arg, int timeout_ms, int out)
 {
 	uint64_t deadline_us = nest_clock_mono_us() + (uint64_t)timeout_ms * 1000;
+	sigset_t signals = kept_signals();
 	pid_t keeper = getpid(), pid;
 	bool ended = false;
 	int status = 0;
-	sigset_t child;
 
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-		sigprocmask(SIG_BLOCK, &child, NULL) < 0)
+	/* in this order: by then its parent may be gone */
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 || sigprocmask(SIG_BLOCK, &signals, NULL) < 0 ||
+		prctl(PR_SET_PDEATHSIG, ORPHANED) < 0 || getppid() != parent)
 		_exit(127);
 	pid = fork();
 	if (pid == 0)
@@ -169,8 +180,8 @@ static int ask(
 	const char *path, const char *arg, int timeout_ms, struct answer *ret, struct nest_err *err)
 {
 	nest_autoclose int in = -1, out = -1;
+	pid_t parent = getpid(), pid;
 	int fds[2], r;
-	pid_t pid;
 
 	*ret = (struct answer){ .len = 0 };
 	r = nest_fd_pipe(0, fds, err);
@@ -182,7 +193,7 @@ static int ask(
 	if (pid < 0)
 		return nest_err_set(err, -errno, "start '%s'", path);
 	if (pid == 0)
-		keep(path, arg, timeout_ms, out);
+		keep(parent, path, arg, timeout_ms, out);
 	close(nest_take_fd(out));
 	r = collect(in, ret);
 	while (waitpid(pid, &ret->status, 0) < 0 && errno == EINTR)

@@ -409,24 +409,46 @@ static pid_t noted_pid(const char *name)
 	return file && fscanf(file, "%d.", &pid) == 1 ? pid : 0;
 }
 
-/* As the host is that ends while it still tries the machine. */
-START_TEST(criu_ends_with_who_asks_it)
+/* Has a fake asked that waits, after it has begun @helper. */
+static pid_t begin_asking(const char *helper)
 {
 	char script[256];
-	int status;
-	pid_t asking, keeper, criu;
+	pid_t pid;
 
-	/* so that it is ours to reap */
+	/* so that all is ours to reap */
 	ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 	snprintf(script, sizeof(script),
-		"mkfifo %s/fifo; echo $PPID. >%s/keeper; echo $$. >%s/criu; read x <%s/fifo",
-		fake_dir, fake_dir, fake_dir, fake_dir);
-	asking = fork();
-	if (asking == 0)
+		"cd %s; mkfifo fifo; %s echo $PPID. >keeper; echo $$. >criu; read x <fifo",
+		fake_dir, helper);
+	pid = fork();
+	if (pid == 0)
 		_exit(judge_fake(script, 600000).yes);
-	while (!(criu = noted_pid("criu")))
+	while (!noted_pid("criu"))
 		usleep(1000);
-	keeper = noted_pid("keeper");
+	return pid;
+}
+
+/* As the host is that ends while it still tries the machine. */
+START_TEST(criu_and_its_helpers_end_with_who_asks_it)
+{
+	/* in a session of its own, as CRIU's are */
+	pid_t asking = begin_asking("setsid sh -c 'read x <fifo' helper-of-fake &");
+
+	while (!runs_somewhere("helper-of-fake"))
+		usleep(1000);
+	ck_assert_int_eq(kill(asking, SIGKILL), 0);
+	while (waitpid(-1, NULL, 0) > 0 || errno != ECHILD)
+		continue;
+	ck_assert(!runs_somewhere(fake_dir) && !runs_somewhere("helper-of-fake"));
+}
+END_TEST
+
+START_TEST(criu_ends_with_its_keeper)
+{
+	pid_t asking = begin_asking("");
+	pid_t keeper = noted_pid("keeper"), criu = noted_pid("criu");
+	int status;
+
 	ck_assert_int_gt(keeper, 0);
 	ck_assert_int_eq(kill(keeper, SIGKILL), 0);
 	/* it is the keeper's until that one is gone */
@@ -476,7 +498,8 @@ int main(void)
 	tcase_add_test(criu, criu_is_judged_by_version_and_check);
 	tcase_add_test(criu, criu_that_floods_or_hangs_is_stopped);
 	tcase_add_test(criu, criu_that_leaves_processes_behind_is_cleaned_up_after);
-	tcase_add_test(criu, criu_ends_with_who_asks_it);
+	tcase_add_test(criu, criu_and_its_helpers_end_with_who_asks_it);
+	tcase_add_test(criu, criu_ends_with_its_keeper);
 	tcase_add_test(criu, criu_is_found_in_its_prefix_or_on_an_absolute_path);
 	suite_add_tcase(suite, criu);
 	srunner_run_all(runner, CK_NORMAL);
