@@ -18,14 +18,15 @@ struct nest_err;
 
 /*
  * Notes in directory @dir what process @pid, a clone that has given its first answer, has touched. @proc:
- * a /proc in which it has that pid. For who may trace it. -EBADMSG: what /proc says can't be read.
+ * a /proc in which it has that pid. Takes a millisecond, or a few for gigabytes. For who may trace it; any thread.
+ * -ENOENT or -ESRCH: it is gone.
  */
 int nest_working_set_learn(int proc, pid_t pid, int dir, struct nest_err *err);
 
 /*
  * Has the kernel map for clone @pid of the snapshot in @dir what it will read, which takes page tables;
  * and, with @written, copy what it will write to, which takes that memory. Its bytes stay what they are.
- * False: nothing is known of that snapshot's, or nothing of use. For who may trace @pid.
+ * False: nothing is known of that snapshot's, or nothing of use. For who may trace @pid; any thread.
  */
 bool nest_working_set_fetch(int dir, pid_t pid, bool written);
 

@@ -90,7 +90,10 @@ def publish(hosts, store, name="shared"):
     host = hosts()
     deploy(host, "nodejs", name, SOURCE)
     await_snapshot(host, name)
-    wait_for(lambda: len(store.files) == 2, "the snapshots are published")
+    try:
+        wait_for(lambda: len(store.files) == 2, "the snapshots are published")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {list(store.files)}, asked for {store.asked}\n{host.log()}") from None
     return host
 
 
