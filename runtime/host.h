@@ -362,6 +362,7 @@ struct nest_worker_stats {
 	uint64_t memory_bytes; /* as last measured (every few seconds, or by refresh) */
 	uint64_t memory_peak_bytes;
 	uint64_t private_bytes; /* its own: what its end would give back */
+	bool measured;		/* these are its own, not of what it was restored by, if it was */
 	uint64_t shared_bytes;	/* of files, others may have the same in memory */
 	uint64_t cpu_us;
 	const char *function;

@@ -276,7 +276,7 @@ void nest_reserve_view(const struct nest_reserve *reserve, struct nest_reserve_v
 		}
 		ret->standing++;
 		ret->bytes += stats.private_bytes;
-		ret->unmeasured |= stats.private_bytes == 0;
+		ret->unmeasured += !stats.measured;
 		if (stats.private_bytes)
 			*(stats.prefetched ? &ret->bytes_prefetched : &ret->bytes_each) =
 				stats.private_bytes;
@@ -299,7 +299,7 @@ void nest_reserve_measure(struct nest_reserve *reserve)
 		struct nest_worker_stats stats;
 
 		nest_worker_stats(link->worker, &stats);
-		if (nest_worker_is_standing(link->worker) && stats.private_bytes == 0)
+		if (nest_worker_is_standing(link->worker) && !stats.measured)
 			nest_worker_measure(link->worker, look, reserve);
 	}
 }

@@ -56,7 +56,7 @@ struct nest_reserve_view {
 	uint64_t before_us;	   /* the same of the burst before */
 	uint32_t prefetched;	   /* of those that stand, or are being restored */
 	bool learnt;		   /* it is known what one more would have to copy ahead */
-	bool unmeasured;	   /* one that stands was not measured yet */
+	uint32_t unmeasured;	   /* of those that stand, those that were not measured yet */
 	uint64_t bytes;		   /* measured, of all that stand */
 	uint64_t bytes_each;	   /* what one more would take, as far as is known; 0: not known */
 	uint64_t bytes_prefetched; /* the same of one that is prefetched */

@@ -18,6 +18,7 @@
 
 #define REFILL_US 10000u    /* after a use: the request goes first; its restorer is gone, too */
 #define NO_CELL_US 20000u   /* none is prepared: those who wait for a start would get the next */
+#define MEASURING_US 20000u /* what one takes is known soon after it stands */
 #define GUESS_BYTES 1048576 /* of a clone while none has been measured */
 #define MARGIN 8u	    /* of so many cells one is left to starts, and one more */
 #define PRESSURE_US 10000000u
@@ -41,7 +42,8 @@ struct survey {
 	uint64_t bytes;
 	uint32_t standing;
 	uint32_t restoring;
-	bool busy; /* a start that somebody waits for is under way */
+	uint32_t unmeasured; /* of those that stand */
+	bool busy;	     /* a start that somebody waits for is under way */
 	uint64_t bytes_each;
 	struct nest_reserve *first; /* of those that want one more, the one used last */
 	uint64_t first_us;
@@ -66,6 +68,7 @@ static void add_view(
 	survey->bytes += view->bytes;
 	survey->standing += view->standing;
 	survey->restoring += view->restoring;
+	survey->unmeasured += view->unmeasured;
 	survey->busy |= nest_dispatch_is_starting(view->dispatch);
 	survey->prefetched += view->prefetched;
 	if (view->bytes_each)
@@ -127,14 +130,14 @@ static bool has_cell(const struct nest_standby *standby)
 
 static bool fits(const struct nest_standby *standby, const struct survey *survey, bool prefetch)
 {
-	uint64_t more = survey->first_bytes ? survey->first_bytes : survey->bytes_each;
+	uint64_t typical = survey->bytes_each ? survey->bytes_each : GUESS_BYTES;
+	uint64_t more = survey->first_bytes ? survey->first_bytes : typical;
 
-	if (more == 0)
-		more = GUESS_BYTES;
 	if (prefetch)
 		more = survey->first_bytes_prefetched ? survey->first_bytes_prefetched
 						      : more + GUESS_BYTES;
-	return survey->bytes + more <= standby->services->config->standby_bytes;
+	return survey->bytes + survey->unmeasured * typical + more <=
+	       standby->services->config->standby_bytes;
 }
 
 /*
@@ -169,8 +172,10 @@ static void refill(struct nest_standby *standby, const struct survey *survey)
 
 	if (!fits(standby, survey, prefetch) || !has_cell(standby)) {
 		/* who was used before it gives way; its end is the next look */
-		if (survey->last && survey->last_us < survey->first_us &&
-			survey->last != survey->first)
+		if (survey->unmeasured > 0)
+			look_at(standby, nest_clock_mono_us() + MEASURING_US);
+		else if (survey->last && survey->last_us < survey->first_us &&
+			 survey->last != survey->first)
 			nest_reserve_drop(survey->last, false);
 		return;
 	}

@@ -307,6 +307,7 @@ static void stand_by(struct nest_worker *worker)
 	worker->stage = NEST_WORKER_STAGE_STANDBY;
 	worker->stood = true;
 	worker->private_bytes = 0; /* what was measured was its restorer's too */
+	worker->measured_as_it_is = false;
 	nest_frozen_timed(worker->plan->frozen, nest_clock_mono_us() - worker->start_us);
 	nest_cell_freeze(worker->cell);
 	worker->events->standing(worker->arg, worker);

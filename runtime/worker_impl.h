@@ -74,6 +74,7 @@ struct nest_worker {
 	uint64_t memory_peak_bytes;
 	uint64_t private_bytes;
 	uint64_t shared_bytes;
+	bool measured_as_it_is; /* since it is what it is now */
 	uint64_t cpu_us;
 	struct nest_frozen *source; /* what it is a clone of, whatever its plan says by now */
 	uint32_t generation;	    /* of that one's snapshot */

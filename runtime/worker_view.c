@@ -114,6 +114,7 @@ void nest_worker_stats(const struct nest_worker *worker, struct nest_worker_stat
 		.memory_bytes = worker->memory_bytes,
 		.memory_peak_bytes = worker->memory_peak_bytes,
 		.private_bytes = worker->private_bytes,
+		.measured = worker->measured_as_it_is,
 		.shared_bytes = worker->shared_bytes,
 		.cpu_us = worker->cpu_us,
 		.function = worker->plan->spec->name,
@@ -141,6 +142,7 @@ static void on_usage(struct nest_cell *cell, const struct nest_cell_usage *usage
 	worker->memory_bytes = usage->memory_bytes;
 	worker->memory_peak_bytes = usage->memory_peak_bytes;
 	worker->private_bytes = usage->private_bytes;
+	worker->measured_as_it_is = true;
 	worker->shared_bytes = usage->shared_bytes;
 	worker->cpu_us = usage->cpu_us;
 	nest_take_ptr(worker->measured)(worker->measured_arg);
